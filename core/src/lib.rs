@@ -1,0 +1,9 @@
+//! The replicated state machine of Quorate: `(state, entry) -> writes, responses, effects`.
+//!
+//! Pure: no clock, no randomness, no file, no socket, no thread, no wasm. What time it is arrives in
+//! the entry; what the state is, through [`state::Read`]; what the module does, through [`module`].
+
+pub mod context;
+pub mod module;
+pub mod overlay;
+pub mod state;

@@ -1,0 +1,76 @@
+//! Read access to the replicated state, and what stops a node when it fails.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A value of the replicated state. Cheap to clone.
+pub type Value = Arc<[u8]>;
+
+/// The host failed: its disk, its memory, its compiler. Never an answer to a client.
+///
+/// A fault stops apply on this node and changes nothing; other nodes go on. It is not a property of
+/// the entry, so it must never influence what is replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// For the operator: what was being done and why it failed.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault with this text for the operator.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Which way a scan walks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// From the smallest key up.
+    Ascending,
+    /// From the greatest key down.
+    Descending,
+}
+
+/// What a scan's visitor wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visit {
+    /// The next key.
+    More,
+    /// No more keys.
+    Stop,
+}
+
+/// The replicated state as of one applied index: one ordered map from byte strings to byte strings.
+///
+/// A view never changes: entries applied later are not seen through it.
+pub trait Read: fmt::Debug + Send + Sync {
+    /// The value under `key`.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the store cannot read, or finds the value damaged.
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault>;
+
+    /// Calls `visit` for the keys in `[start, end)` (to the end of all keys if `end` is `None`), in
+    /// `order`, until it answers [`Visit::Stop`].
+    ///
+    /// # Errors
+    /// A [`Fault`] as in [`Read::get`].
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
+    ) -> Result<(), Fault>;
+}
