@@ -1,0 +1,3 @@
+//! Agreement on the log: openraft, and everything that names its types.
+
+pub mod types;

@@ -1,0 +1,241 @@
+//! What drives the node's loops: time, randomness, tasks and threads.
+//!
+//! The only module that starts a thread or a task or asks a clock (a lint sees to it). A node runs
+//! over the operating system's clocks and threads; a simulation runs every node of a cluster on one
+//! thread, over tokio's paused clock, each with its own seeded randomness and its own wall clock.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// A point on the node's monotonic clock.
+pub type Instant = tokio::time::Instant;
+
+/// Drives one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Driver(Arc<Inner>);
+
+struct Inner {
+    mode: Mode,
+    random: Mutex<ChaCha12Rng>,
+}
+
+enum Mode {
+    Node,
+    Simulation {
+        start: Instant,
+        wall_start_us: u64,
+        wall_offset_us: AtomicI64,
+    },
+}
+
+/// A task that [`Driver::task`] or a loop that [`Driver::thread`] started. Dropping it detaches it.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+}
+
+#[derive(Debug)]
+enum Handle {
+    Task(tokio::task::JoinHandle<()>),
+    Thread(tokio::sync::oneshot::Receiver<()>),
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.mode {
+            Mode::Node => "Driver(node)",
+            Mode::Simulation { .. } => "Driver(simulation)",
+        })
+    }
+}
+
+impl Driver {
+    /// Drives a real node: the operating system's clocks, threads and randomness.
+    ///
+    /// # Errors
+    /// If the operating system gives no random bytes.
+    pub fn node() -> io::Result<Self> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        Ok(Self::with_mode(Mode::Node, seed))
+    }
+
+    /// Drives a simulated node. The caller runs everything on one current-thread runtime whose clock
+    /// is paused; `wall_start_us` is the wall clock (microseconds since the Unix epoch) of now.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that asks the clock"
+    )]
+    pub fn simulation(seed: u64, wall_start_us: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let wall_offset_us = AtomicI64::new(0);
+        let mode = Mode::Simulation {
+            start: Instant::now(),
+            wall_start_us,
+            wall_offset_us,
+        };
+        Self::with_mode(mode, bytes)
+    }
+
+    fn with_mode(mode: Mode, seed: [u8; 32]) -> Self {
+        let random = Mutex::new(ChaCha12Rng::from_seed(seed));
+        Self(Arc::new(Inner { mode, random }))
+    }
+
+    /// The monotonic clock.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that asks the clock"
+    )]
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The wall clock, in microseconds since the Unix epoch. It may jump and go back.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that asks the clock"
+    )]
+    pub fn wall_us(&self) -> u64 {
+        match &self.0.mode {
+            Mode::Node => {
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+                since_epoch.map_or(0, |elapsed| elapsed.as_micros() as u64)
+            }
+            Mode::Simulation {
+                start,
+                wall_start_us,
+                wall_offset_us,
+            } => {
+                let elapsed = self.now().duration_since(*start).as_micros() as u64;
+                let offset = wall_offset_us.load(Ordering::Relaxed);
+                (wall_start_us + elapsed).saturating_add_signed(offset)
+            }
+        }
+    }
+
+    /// Moves a simulated node's wall clock. Without effect on a real one.
+    pub fn shift_wall_clock(&self, by_us: i64) {
+        if let Mode::Simulation { wall_offset_us, .. } = &self.0.mode {
+            wall_offset_us.fetch_add(by_us, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits. Cancel-safe.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    /// Fills `bytes` with randomness that is good enough for secrets on a real node.
+    pub fn fill_random(&self, bytes: &mut [u8]) {
+        self.0
+            .random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(bytes);
+    }
+
+    /// Random bytes, as [`Driver::fill_random`].
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill_random(&mut bytes);
+        bytes
+    }
+
+    /// Whether this node is simulated.
+    pub fn is_simulation(&self) -> bool {
+        matches!(self.0.mode, Mode::Simulation { .. })
+    }
+
+    /// Runs `future` as a task of the current runtime.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts tasks"
+    )]
+    pub fn task(&self, future: impl Future<Output = ()> + Send + 'static) -> Running {
+        Running {
+            handle: Handle::Task(tokio::spawn(future)),
+        }
+    }
+
+    /// Runs a loop that blocks (on a disk, on a module) on a thread of its own, named `name`; in a
+    /// simulation as a task. `stack_bytes` is the thread's stack.
+    ///
+    /// # Errors
+    /// If the operating system starts no thread.
+    pub fn thread(
+        &self,
+        name: &str,
+        stack_bytes: usize,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<Running> {
+        if self.is_simulation() {
+            return Ok(self.task(future));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let (ended, wait) = tokio::sync::oneshot::channel();
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(stack_bytes)
+            .spawn(move || {
+                runtime.block_on(future);
+                // Nobody may be waiting for the end of the loop.
+                let _ = ended.send(());
+            })?;
+        Ok(Running {
+            handle: Handle::Thread(wait),
+        })
+    }
+
+    /// Runs `work`, which blocks, away from the tasks of a real node; in a simulation at once.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts threads"
+    )]
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if self.is_simulation() {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: whoever waits for this is being dropped as well.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl Running {
+    /// Waits for the end of the task or loop, also an end by panic.
+    pub async fn ended(self) {
+        match self.handle {
+            // A panic was reported by the panic hook; here only the end matters.
+            Handle::Task(task) => drop(task.await),
+            Handle::Thread(ended) => drop(ended.await),
+        }
+    }
+
+    /// Ends a task at its next await; a thread goes on.
+    pub fn abort(&self) {
+        if let Handle::Task(task) = &self.handle {
+            task.abort();
+        }
+    }
+}
