@@ -64,7 +64,7 @@ pub enum Effect {
     /// Sets the timer of `key`, replacing an earlier one.
     SetTimer {
         /// Microseconds of replicated time.
-        due: u64,
+        due_us: u64,
         /// Names the timer.
         key: Vec<u8>,
         /// Handed back when it fires.
@@ -346,7 +346,7 @@ fn decode_effect(encoded: &[u8]) -> Option<Effect> {
             let (length, rest) = rest.split_first_chunk()?;
             let (key, payload) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             Some(Effect::SetTimer {
-                due: u64::from_le_bytes(*due),
+                due_us: u64::from_le_bytes(*due),
                 key: key.to_vec(),
                 payload: payload.into(),
             })
