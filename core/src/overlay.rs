@@ -1,6 +1,7 @@
 //! Writes not yet in the state: an ordered map of puts and deletes over something readable.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::Bound;
 
 use crate::state::{Fault, Order, Read, Value, Visit};
@@ -115,26 +116,15 @@ pub fn scan_through(
     order: Order,
     visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
 ) -> Result<(), Fault> {
-    let mut merged: BTreeMap<&[u8], Option<&Value>> = BTreeMap::new();
-    for layer in layers.iter().rev() {
-        merged.extend(layer.range(start, end));
-    }
-    if merged.is_empty() {
+    let mut written = Written::new(layers, start, end, order);
+    let mut next = written.next();
+    if next.is_none() {
         return base.scan(start, end, order, visit);
     }
-    let mut written: Box<dyn Iterator<Item = (&[u8], Option<&Value>)>> = match order {
-        Order::Ascending => Box::new(merged.into_iter()),
-        Order::Descending => Box::new(merged.into_iter().rev()),
-    };
-    let before = |a: &[u8], b: &[u8]| match order {
-        Order::Ascending => a < b,
-        Order::Descending => a > b,
-    };
-    let mut next = written.next();
     let mut stopped = false;
     base.scan(start, end, order, &mut |key, value| {
         while let Some((written_key, written_value)) = next {
-            if !before(written_key, key) {
+            if !order.is_before(written_key, key) {
                 break;
             }
             next = written.next();
@@ -167,4 +157,51 @@ pub fn scan_through(
         }
     }
     Ok(())
+}
+
+type Writes<'a> = Box<dyn Iterator<Item = (&'a [u8], Option<&'a Value>)> + 'a>;
+
+/// The writes of several layers in one range, in order; under one key, the newest layer's. Lazy: a
+/// scan of one key does not walk the layers.
+struct Written<'a> {
+    layers: Vec<Peekable<Writes<'a>>>,
+    order: Order,
+}
+
+impl<'a> Written<'a> {
+    fn new(layers: &[&'a Overlay], start: &[u8], end: Option<&[u8]>, order: Order) -> Self {
+        let in_order = |layer: &&'a Overlay| -> Writes<'a> {
+            match order {
+                Order::Ascending => Box::new(layer.range(start, end)),
+                Order::Descending => Box::new(layer.range(start, end).rev()),
+            }
+        };
+        Self {
+            layers: layers
+                .iter()
+                .map(in_order)
+                .map(Iterator::peekable)
+                .collect(),
+            order,
+        }
+    }
+}
+
+impl<'a> Iterator for Written<'a> {
+    type Item = (&'a [u8], Option<&'a Value>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let order = self.order;
+        let key = self
+            .layers
+            .iter_mut()
+            .filter_map(|layer| layer.peek().map(|(key, _)| *key))
+            .reduce(|a, b| if order.is_before(b, a) { b } else { a })?;
+        let mut newest = None;
+        for layer in &mut self.layers {
+            let written = layer.next_if(|(other, _)| *other == key);
+            newest = newest.or(written);
+        }
+        newest
+    }
 }
