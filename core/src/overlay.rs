@@ -182,20 +182,16 @@ impl<'a> Merge<'a> {
     /// The next write, unless it comes after `bound`.
     fn next_up_to(&mut self, bound: Option<&[u8]>) -> Option<Write<'a>> {
         let order = self.order;
-        let is_before = |a: &[u8], b: &[u8]| match order {
-            Order::Ascending => a < b,
-            Order::Descending => a > b,
-        };
         let mut first: Option<Write<'a>> = None;
         for layer in &mut self.layers {
             if let Some(write) = layer.peek()
-                && first.is_none_or(|(key, _)| is_before(write.0, key))
+                && first.is_none_or(|(key, _)| order.is_before(write.0, key))
             {
                 first = Some(*write);
             }
         }
         let (key, _) = first?;
-        if bound.is_some_and(|bound| is_before(bound, key)) {
+        if bound.is_some_and(|bound| order.is_before(bound, key)) {
             return None;
         }
         for layer in &mut self.layers {
