@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::module::{Export, ModuleLimits, Modules as _, Outcome, Trap};
-use quorate_engine::{Config, Diagnostic, Engine, LOG_LINES_MAX, LogLevel};
+use quorate_engine::{Config, Diagnostic, Engine, INSTANCES_MAX, LOG_LINES_MAX, LogLevel};
 
 use crate::common::probe::{ABORT, DATA, LOG, PUT, Probe};
 use crate::common::{
@@ -355,4 +355,49 @@ fn log_lines_are_escaped_and_limited() {
         found.last(),
         Some(&Diagnostic::LogLinesDropped { lines: 3 })
     );
+}
+
+#[test]
+fn one_instance_too_many_is_a_fault_until_one_is_dropped() {
+    let engine = Engine::new(Config::default()).unwrap();
+    let hash = load(&engine, &apply(&pair(0, 1)));
+    let make = || engine.instantiate(hash, &ModuleLimits::default());
+    let mut instances: Vec<_> = (0..INSTANCES_MAX).map(|_| make().unwrap()).collect();
+    assert!(make().is_err());
+    instances.pop();
+    assert!(make().is_ok());
+}
+
+/// A slot that another instance left in disorder is as new.
+#[test]
+fn memory_of_an_earlier_instance_is_not_seen() {
+    let wat = module(&format!(
+        "(global $g (mut i32) (i32.const 7)) (data (i32.const 65) \"\\07\") {}",
+        apply_function(&format!(
+            "(i32.store8 (i32.const 64) (i32.const 0))
+             (i32.store8 (i32.const 66) (i32.load8_u (i32.const 60000)))
+             (i32.store8 (i32.const 67) (global.get $g))
+             (i32.store8 (i32.const 68) (memory.size))
+             (drop (memory.grow (i32.const 1)))
+             (global.set $g (i32.const 9))
+             (i32.store8 (i32.const 60000) (i32.const 9))
+             (memory.copy (i32.const 100) (i32.const 65) (i32.const 1))
+             (i32.store8 (i32.const 65) (i32.const 9))
+             (i32.store8 (i32.const 65) (i32.load8_u (i32.const 100))) {}",
+            pair(64, 5)
+        ))
+    ));
+    let first = run(&wat);
+    assert_eq!(response(&first), [7, 0, 7, 1]);
+    for _ in 0..3 {
+        assert_eq!(run(&wat), first);
+    }
+    let mut shared = instance(&wat);
+    shared
+        .call(Export::Apply, b"", FUEL, &mut writes())
+        .unwrap();
+    let second = shared
+        .call(Export::Apply, b"", FUEL, &mut writes())
+        .unwrap();
+    assert_eq!(response(&second), [7, 9, 9, 2]);
 }
