@@ -102,6 +102,11 @@ impl Commands {
                 .count()
     }
 
+    #[cfg(test)]
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
     /// Takes a command, or answers it at once.
     pub(super) fn add(&mut self, payload: Vec<u8>, deadline: Instant, reply: CallReply) {
         let full = self.queued.len() + self.sent.len() >= SESSION_PENDING_MAX
