@@ -29,6 +29,18 @@ const DEBIAN_PACKAGES: [&str; 5] = [
     "libllvm22",
 ];
 
+/// Which compiler is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Compiler {
+    /// rustup's, else Debian's
+    #[default]
+    Auto,
+    /// rustup's target
+    Rustup,
+    /// Debian's rustc-web, unpacked into the cache folder
+    Debian,
+}
+
 /// What builds guests on this machine.
 #[derive(Debug)]
 pub(crate) enum GuestToolchain {
@@ -43,36 +55,45 @@ impl GuestToolchain {
     ///
     /// # Errors
     /// If there is no way on this machine; the text says what was tried and what to do.
-    pub(crate) fn find_or_install() -> Result<Self> {
-        let sysroot = sysroot()?;
-        if sysroot
-            .join("lib/rustlib")
-            .join(TARGET)
-            .join("lib")
-            .is_dir()
-        {
-            return Ok(Self::Rustup);
+    pub(crate) fn find_or_install(compiler: Compiler) -> Result<Self> {
+        match compiler {
+            Compiler::Rustup => Self::rustup().with_context(|| {
+                format!(
+                    "no compiler for {TARGET}\n  hint: with a network, `rustup target add {TARGET}`"
+                )
+            }),
+            Compiler::Debian => Self::debian(),
+            Compiler::Auto => {
+                if !has_rustup_target()? && debian_rustc(&debian_root()?).is_file() {
+                    return Self::debian();
+                }
+                Self::rustup().or_else(|rustup| {
+                    eprintln!("no {TARGET} from rustup ({rustup:#}); trying Debian's packages");
+                    Self::debian().with_context(|| {
+                        format!(
+                            "no compiler for {TARGET}: rustup failed ({rustup:#}), and so did Debian's packages\n  \
+                             hint: with a network, `rustup target add {TARGET}`; on Debian 12, `apt-get update` \
+                             and try again"
+                        )
+                    })
+                })
+            }
         }
-        let root = process::cache_dir()?.join("guest-toolchain");
-        if debian_rustc(&root).is_file() {
-            return Self::debian(root, &sysroot);
-        }
-        let Err(rustup) = add_rustup_target() else {
-            return Ok(Self::Rustup);
-        };
-        eprintln!("no {TARGET} from rustup ({rustup:#}); trying Debian's packages");
-        install_debian(&root).with_context(|| {
-            format!(
-                "no compiler for {TARGET}: rustup failed ({rustup:#}), and so did Debian's packages\n  \
-                 hint: with a network, `rustup target add {TARGET}`; on Debian 12, `apt-get update` \
-                 and try again"
-            )
-        })?;
-        Self::debian(root, &sysroot)
     }
 
-    fn debian(root: PathBuf, sysroot: &Path) -> Result<Self> {
-        let own = sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
+    fn rustup() -> Result<Self> {
+        if !has_rustup_target()? {
+            add_rustup_target()?;
+        }
+        Ok(Self::Rustup)
+    }
+
+    fn debian() -> Result<Self> {
+        let root = debian_root()?;
+        if !debian_rustc(&root).is_file() {
+            install_debian(&root)?;
+        }
+        let own = sysroot()?.join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
         let linker = if own.is_file() {
             own
         } else {
@@ -144,10 +165,19 @@ fn sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(printed.trim_end()))
 }
 
+fn has_rustup_target() -> Result<bool> {
+    let library = sysroot()?.join("lib/rustlib").join(TARGET).join("lib");
+    Ok(library.is_dir())
+}
+
 fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+}
+
+fn debian_root() -> Result<PathBuf> {
+    Ok(process::cache_dir()?.join("guest-toolchain"))
 }
 
 fn debian_rustc(root: &Path) -> PathBuf {

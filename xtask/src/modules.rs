@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::guest_toolchain::{GuestToolchain, TARGET};
+use crate::guest_toolchain::{Compiler, GuestToolchain, TARGET};
 use crate::process;
 use crate::wasm_file::Shape;
 
@@ -22,10 +22,13 @@ pub(crate) struct Arguments {
     /// Build, compare imports, exports and manifest with modules/prebuilt, and change nothing there
     #[arg(long)]
     check: bool,
+    /// Which compiler to build with
+    #[arg(long, value_enum, default_value_t)]
+    compiler: Compiler,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let toolchain = GuestToolchain::find_or_install()?;
+    let toolchain = GuestToolchain::find_or_install(arguments.compiler)?;
     let compiler = toolchain.compiler_version()?;
     eprintln!("building for {TARGET} with {}", compiler.trim_end());
     let mut built = Vec::new();

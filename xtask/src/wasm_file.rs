@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
-use wasmparser::{Parser, Payload};
+use wasmparser::{ConstExpr, Operator, Parser, Payload};
 
 /// The custom section of the manifest.
 const MANIFEST_SECTION: &str = "quorate_manifest";
@@ -16,6 +16,8 @@ pub(crate) struct Shape {
     exports: BTreeSet<String>,
     imports: BTreeSet<String>,
     memory_pages_max: Option<u64>,
+    /// Where the shadow stack begins, and so its size, since the linker puts it first.
+    stack_bytes: Option<i32>,
     manifest: serde_json::Value,
 }
 
@@ -25,6 +27,7 @@ impl Shape {
         let mut exports = BTreeSet::new();
         let mut imports = BTreeSet::new();
         let mut memory_pages_max = None;
+        let mut stack_bytes = None;
         let mut manifest = None;
         for payload in Parser::new(0).parse_all(code) {
             match payload? {
@@ -47,6 +50,14 @@ impl Shape {
                         memory_pages_max = memory?.maximum;
                     }
                 }
+                Payload::GlobalSection(section) => {
+                    for global in section {
+                        let global = global?;
+                        if stack_bytes.is_none() && global.ty.mutable {
+                            stack_bytes = constant(&global.init_expr)?;
+                        }
+                    }
+                }
                 Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
                     if manifest.is_some() {
                         bail!("two sections {MANIFEST_SECTION}");
@@ -61,6 +72,7 @@ impl Shape {
             exports,
             imports,
             memory_pages_max,
+            stack_bytes,
             manifest: manifest.with_context(|| format!("no section {MANIFEST_SECTION}"))?,
         })
     }
@@ -74,7 +86,18 @@ impl fmt::Display for Shape {
             Some(pages) => writeln!(f, "  memory   at most {pages} pages")?,
             None => writeln!(f, "  memory   no maximum")?,
         }
+        match self.stack_bytes {
+            Some(bytes) => writeln!(f, "  stack    {bytes} bytes")?,
+            None => writeln!(f, "  stack    none")?,
+        }
         write!(f, "  manifest {}", self.manifest)
+    }
+}
+
+fn constant(expression: &ConstExpr<'_>) -> Result<Option<i32>> {
+    match expression.get_operators_reader().read()? {
+        Operator::I32Const { value } => Ok(Some(value)),
+        _ => Ok(None),
     }
 }
 
