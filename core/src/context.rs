@@ -4,6 +4,7 @@
 //! the state before the entry. Every limit is checked here, once, for every kind of module.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::module::{ModuleLimits, Trap};
 use crate::overlay::{Overlay, get_through, scan_through};
@@ -64,7 +65,7 @@ pub enum Effect {
     /// Sets the timer of `key`, replacing an earlier one.
     SetTimer {
         /// Microseconds of replicated time.
-        due: u64,
+        due_us: u64,
         /// Names the timer.
         key: Vec<u8>,
         /// Handed back when it fires.
@@ -93,6 +94,8 @@ pub struct Context {
     limits: ModuleLimits,
     written_bytes: u64,
     effect_bytes: u64,
+    /// Atomic only so that reading through `&self` can count and the context stays `Sync`.
+    keys_walked: AtomicU64,
 }
 
 /// Over no state at all.
@@ -134,6 +137,7 @@ impl Context {
             limits,
             written_bytes: 0,
             effect_bytes: 0,
+            keys_walked: AtomicU64::new(0),
         }
     }
 
@@ -145,6 +149,12 @@ impl Context {
     /// Bytes of keys and values that this operation wrote.
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes
+    }
+
+    /// Keys that this operation's scans and range deletions walked, shown or hidden by a deletion.
+    /// What a scan costs is the growth of this number, not how many keys it showed.
+    pub fn keys_walked(&self) -> u64 {
+        self.keys_walked.load(Ordering::Relaxed)
     }
 
     /// The value under the module's `key`.
@@ -236,7 +246,7 @@ impl Context {
             None => vec![MODULE_DATA + 1],
         };
         let layers = [&self.operation, &self.entry];
-        scan_through(
+        let walked = scan_through(
             &layers,
             &*self.base,
             &start,
@@ -244,6 +254,7 @@ impl Context {
             order,
             &mut |key, value| visit(&key[1..], value),
         )?;
+        self.keys_walked.fetch_add(walked, Ordering::Relaxed);
         Ok(())
     }
 
@@ -276,6 +287,7 @@ impl Context {
         self.effects.clear();
         self.written_bytes = 0;
         self.effect_bytes = 0;
+        *self.keys_walked.get_mut() = 0;
     }
 
     /// Lends the writes of the entry's earlier operations, which this call sees below its own.
@@ -346,7 +358,7 @@ fn decode_effect(encoded: &[u8]) -> Option<Effect> {
             let (length, rest) = rest.split_first_chunk()?;
             let (key, payload) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             Some(Effect::SetTimer {
-                due: u64::from_le_bytes(*due),
+                due_us: u64::from_le_bytes(*due),
                 key: key.to_vec(),
                 payload: payload.into(),
             })

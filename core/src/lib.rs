@@ -3,7 +3,15 @@
 //! Pure: no clock, no randomness, no file, no socket, no thread, no wasm. What time it is arrives in
 //! the entry; what the state is, through [`state::Read`]; what the module does, through [`module`].
 
+pub mod apply;
+pub mod codec;
 pub mod context;
+pub mod entry;
+pub mod keys;
+pub mod limits;
 pub mod module;
 pub mod overlay;
+pub mod query;
+pub mod records;
+pub mod result;
 pub mod state;

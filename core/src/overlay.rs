@@ -1,6 +1,7 @@
 //! Writes not yet in the state: an ordered map of puts and deletes over something readable.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::Bound;
 
 use crate::state::{Fault, Order, Read, Value, Visit};
@@ -103,7 +104,9 @@ pub fn get_through(
     base.get(key)
 }
 
-/// Scans `[start, end)` through `layers`, newest first, over `base`.
+/// Scans `[start, end)` through `layers`, newest first, over `base`. Returns how many keys it walked:
+/// those shown to `visit`, and those that a layer deletes or overwrites. Its work is proportional to
+/// that, whatever the layers hold elsewhere in the range.
 ///
 /// # Errors
 /// As [`Read::scan`].
@@ -114,30 +117,18 @@ pub fn scan_through(
     end: Option<&[u8]>,
     order: Order,
     visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
-) -> Result<(), Fault> {
-    let mut merged: BTreeMap<&[u8], Option<&Value>> = BTreeMap::new();
-    for layer in layers.iter().rev() {
-        merged.extend(layer.range(start, end));
-    }
-    if merged.is_empty() {
-        return base.scan(start, end, order, visit);
-    }
-    let mut written: Box<dyn Iterator<Item = (&[u8], Option<&Value>)>> = match order {
-        Order::Ascending => Box::new(merged.into_iter()),
-        Order::Descending => Box::new(merged.into_iter().rev()),
-    };
-    let before = |a: &[u8], b: &[u8]| match order {
-        Order::Ascending => a < b,
-        Order::Descending => a > b,
-    };
-    let mut next = written.next();
+) -> Result<u64, Fault> {
+    let mut written = Merge::new(layers, start, end, order);
+    let mut walked = 0;
     let mut stopped = false;
     base.scan(start, end, order, &mut |key, value| {
-        while let Some((written_key, written_value)) = next {
-            if !before(written_key, key) {
+        let mut shown = Some(value);
+        while let Some((written_key, written_value)) = written.next_up_to(Some(key)) {
+            walked += 1;
+            if written_key == key {
+                shown = written_value;
                 break;
             }
-            next = written.next();
             if let Some(written_value) = written_value
                 && visit(written_key, written_value) == Visit::Stop
             {
@@ -145,13 +136,7 @@ pub fn scan_through(
                 return Visit::Stop;
             }
         }
-        let shown = match next {
-            Some((written_key, written_value)) if written_key == key => {
-                next = written.next();
-                written_value
-            }
-            _ => Some(value),
-        };
+        walked += 1;
         match shown {
             Some(shown) if visit(key, shown) == Visit::Stop => {
                 stopped = true;
@@ -160,11 +145,62 @@ pub fn scan_through(
             _ => Visit::More,
         }
     })?;
-    while !stopped && let Some((key, value)) = next {
-        next = written.next();
+    while !stopped && let Some((key, value)) = written.next_up_to(None) {
+        walked += 1;
         if let Some(value) = value {
             stopped = visit(key, value) == Visit::Stop;
         }
     }
-    Ok(())
+    Ok(walked)
+}
+
+type Write<'a> = (&'a [u8], Option<&'a Value>);
+
+/// The writes of several layers in one order; of equal keys the newest layer's.
+struct Merge<'a> {
+    layers: Vec<Peekable<Box<dyn Iterator<Item = Write<'a>> + 'a>>>,
+    order: Order,
+}
+
+impl<'a> Merge<'a> {
+    fn new(layers: &[&'a Overlay], start: &[u8], end: Option<&[u8]>, order: Order) -> Self {
+        let layers = layers
+            .iter()
+            .filter(|layer| !layer.is_empty())
+            .map(|layer| {
+                let range = layer.range(start, end);
+                let range: Box<dyn Iterator<Item = Write<'a>> + 'a> = match order {
+                    Order::Ascending => Box::new(range),
+                    Order::Descending => Box::new(range.rev()),
+                };
+                range.peekable()
+            })
+            .collect();
+        Self { layers, order }
+    }
+
+    /// The next write, unless it comes after `bound`.
+    fn next_up_to(&mut self, bound: Option<&[u8]>) -> Option<Write<'a>> {
+        let order = self.order;
+        let is_before = |a: &[u8], b: &[u8]| match order {
+            Order::Ascending => a < b,
+            Order::Descending => a > b,
+        };
+        let mut first: Option<Write<'a>> = None;
+        for layer in &mut self.layers {
+            if let Some(write) = layer.peek()
+                && first.is_none_or(|(key, _)| is_before(write.0, key))
+            {
+                first = Some(*write);
+            }
+        }
+        let (key, _) = first?;
+        if bound.is_some_and(|bound| is_before(bound, key)) {
+            return None;
+        }
+        for layer in &mut self.layers {
+            layer.next_if(|(other, _)| *other == key);
+        }
+        first
+    }
 }

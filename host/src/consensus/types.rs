@@ -3,6 +3,59 @@
 use std::fmt;
 
 use bytes::Bytes;
+use openraft::entry::EntryPayload;
+use openraft::impls::leader_id_std;
+
+use super::runtime::Runtime;
+
+openraft::declare_raft_types!(
+    /// How openraft is parameterised: terms and node ids are `u64`, at most one leader per term, and
+    /// time, tasks and randomness come from [`Runtime`].
+    pub TypeConfig:
+        D = EntryBytes,
+        R = ApplyResponse,
+        NodeId = NodeId,
+        Node = Member,
+        Term = u64,
+        LeaderId = leader_id_std::LeaderId<u64, NodeId>,
+        Vote = Vote,
+        Payload = Payload,
+        Entry = Entry,
+        AsyncRuntime = Runtime,
+);
+
+/// Id of a node, given in its configuration and never reused in a cluster.
+pub type NodeId = u64;
+
+/// Who leads, or wants to lead, in a term.
+pub type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
+
+/// The leader part of a log id: in a term there is at most one leader, so only the term.
+pub type CommittedLeaderId = <LeaderId as openraft::vote::RaftLeaderId>::Committed;
+
+/// The vote a node granted, and whether a quorum granted it as well.
+pub type Vote = openraft::impls::Vote<LeaderId>;
+
+/// Term and index of a log entry, as openraft names it.
+pub type LogId = openraft::LogId<CommittedLeaderId>;
+
+/// What a log entry holds: nothing, an [`EntryBytes`], or a membership.
+pub type Payload = EntryPayload<EntryBytes, NodeId, Member>;
+
+/// A log entry.
+pub type Entry = openraft::Entry<CommittedLeaderId, Payload>;
+
+/// Voters (one or two sets of them) and learners.
+pub type Membership = openraft::Membership<NodeId, Member>;
+
+/// A membership and the log id of the entry that brought it.
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, Member>;
+
+/// What applying an entry gives to who proposed it.
+///
+/// openraft's trait bounds ask for serde; neither disk nor wire uses it.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct ApplyResponse;
 
 /// A log entry's content: an encoded `quorate_core` entry. Cheap to clone.
 ///

@@ -1,0 +1,356 @@
+//! Applies one entry: every operation in order, each over what the earlier ones left.
+//!
+//! Core's own records and the module's data are two overlays: an operation of the module that fails
+//! drops what the module wrote, never what core wrote. Nothing is written to the state here: the
+//! result holds all writes of the entry, to be put in the store at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use quorate_protocol::SessionId;
+
+use crate::context::{Access, Context};
+use crate::entry::{Entry, Operation};
+use crate::keys;
+use crate::limits::{CORE_LEVEL, Limits};
+use crate::module::{Modules, Trap};
+use crate::overlay::{Overlay, get_through};
+use crate::records::{ActiveModule, Levels, Meta, Record};
+use crate::result::{EndReason, OperationResult, Refusal};
+use crate::state::{Fault, Read, Value};
+
+pub(crate) mod activation;
+mod commands;
+mod effects;
+pub mod invoke;
+mod sessions;
+
+use invoke::{Budget, Running};
+
+/// What an entry did.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// Its index.
+    pub index: u64,
+    /// Replicated time from this entry on, microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// Every write of the entry, in key order; `None` deletes.
+    pub writes: BTreeMap<Vec<u8>, Option<Value>>,
+    /// One per operation, in order.
+    pub results: Vec<OperationResult>,
+    /// What the leader's gateway must know beside the results.
+    pub notices: Vec<Notice>,
+    /// The rolling hash after this entry.
+    pub hash: [u8; 32],
+    /// For metrics of this node.
+    pub stats: Stats,
+}
+
+/// Something that happened to a session that the operation was not about, or to a timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// New requests are in this session's outbox.
+    Requests(SessionId),
+    /// The session has ended.
+    Ended(SessionId, EndReason),
+    /// A timer was set.
+    TimerSet {
+        /// Microseconds of replicated time.
+        due_us: u64,
+    },
+}
+
+/// Counts of one entry. Not replicated.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Fuel that the module used.
+    pub fuel: u64,
+    /// Calls of the module.
+    pub calls: u32,
+    /// Traps by kind, re-runs included.
+    pub traps: Vec<Trap>,
+    /// Hooks that failed.
+    pub hook_failures: u32,
+    /// Commands answered from the cache.
+    pub cache_hits: u32,
+    /// Cached responses evicted.
+    pub evictions: u32,
+}
+
+/// Applies the entry `bytes` at `index` to `base`.
+///
+/// # Errors
+/// A [`Fault`] if this node cannot: it reads a damaged store, lacks memory, or does not know the
+/// entry's encoding. The entry has then not been applied.
+pub fn apply(
+    base: &Arc<dyn Read>,
+    modules: &dyn Modules,
+    index: u64,
+    bytes: &[u8],
+) -> Result<Applied, Fault> {
+    let entry = Entry::decode(bytes).map_err(|error| {
+        Fault::new(format!(
+            "entry {index} cannot be decoded ({error}): it needs a newer binary, or is damaged"
+        ))
+    })?;
+    let mut applying = Applying::new(base, modules, index, &entry)?;
+    let mut results = Vec::with_capacity(entry.operations.len());
+    for (position, operation) in entry.operations.iter().enumerate() {
+        applying.begin_operation(position);
+        results.push(applying.operation(operation)?);
+    }
+    Ok(applying.finish(bytes, results))
+}
+
+/// An entry being applied.
+struct Applying<'a> {
+    base: &'a Arc<dyn Read>,
+    modules: &'a dyn Modules,
+    index: u64,
+    position: u32,
+    seed: [u8; 16],
+    meta: Meta,
+    limits: Limits,
+    active: Option<ActiveModule>,
+    genesis_done: bool,
+    /// Core's own records.
+    own: Overlay,
+    /// The module's data.
+    data: Overlay,
+    context: Context,
+    instance: Option<Running>,
+    budget: Budget,
+    /// Calls of the module in this operation, emits of this operation.
+    calls: u32,
+    emits: u32,
+    /// Sessions to end; the first one is being ended.
+    ending: VecDeque<(SessionId, EndReason)>,
+    notices: Vec<Notice>,
+    stats: Stats,
+}
+
+impl<'a> Applying<'a> {
+    fn new(
+        base: &'a Arc<dyn Read>,
+        modules: &'a dyn Modules,
+        index: u64,
+        entry: &Entry,
+    ) -> Result<Self, Fault> {
+        let mut meta: Meta = read(&**base, keys::META)?.unwrap_or_default();
+        meta.time_us = entry.time_us.max(meta.time_us + 1);
+        let limits: Limits = read(&**base, keys::LIMITS)?.unwrap_or_default();
+        let context = Context::new(Arc::clone(base), Access::Writes, limits.module.clone());
+        Ok(Self {
+            base,
+            modules,
+            index,
+            position: 0,
+            seed: entry.seed,
+            meta,
+            limits,
+            active: read(&**base, keys::ACTIVE)?,
+            genesis_done: base.get(keys::GENESIS)?.is_some(),
+            own: Overlay::new(),
+            data: Overlay::new(),
+            context,
+            instance: None,
+            budget: Budget::default(),
+            calls: 0,
+            emits: 0,
+            ending: VecDeque::new(),
+            notices: Vec::new(),
+            stats: Stats::default(),
+        })
+    }
+
+    fn begin_operation(&mut self, position: usize) {
+        self.position = u32::try_from(position).expect("a batch is limited to 1024");
+        self.calls = 0;
+        self.emits = 0;
+    }
+
+    fn operation(&mut self, operation: &Operation) -> Result<OperationResult, Fault> {
+        match operation {
+            Operation::CreateSession { .. }
+            | Operation::ContinueSession { .. }
+            | Operation::Command { .. }
+            | Operation::Void { .. }
+                if !self.genesis_done =>
+            {
+                Ok(OperationResult::Refused(Refusal::NotReady))
+            }
+            Operation::CreateSession {
+                session,
+                creation_key,
+                secret_hash,
+                timeout_ms,
+                sequence,
+                capabilities,
+            } => {
+                let asked = sessions::Asked {
+                    timeout_ms: *timeout_ms,
+                    sequence: *sequence,
+                };
+                self.create(*session, *creation_key, *secret_hash, asked, capabilities)
+            }
+            Operation::ContinueSession { session } => self.continue_session(*session),
+            Operation::CloseSession {
+                session,
+                generation,
+            } => self.end(*session, *generation, EndReason::ClosedByClient),
+            Operation::ExpireSession {
+                session,
+                generation,
+            } => self.end(*session, *generation, EndReason::Expired),
+            Operation::Command {
+                session,
+                generation,
+                request,
+                lowest_pending,
+                payload,
+            } => {
+                let id = commands::Id {
+                    session: *session,
+                    generation: *generation,
+                    request: *request,
+                    lowest_pending: *lowest_pending,
+                };
+                self.command(id, payload)
+            }
+            Operation::Void {
+                session,
+                generation,
+                request,
+                lowest_pending,
+            } => {
+                let id = commands::Id {
+                    session: *session,
+                    generation: *generation,
+                    request: *request,
+                    lowest_pending: *lowest_pending,
+                };
+                self.void(id)
+            }
+            Operation::Acknowledge {
+                session,
+                generation,
+                up_to,
+            } => self.acknowledge(*session, *generation, *up_to),
+            Operation::FireTimer { key, due_us } => self.fire(key, *due_us),
+            Operation::ModuleChunk {
+                hash,
+                number,
+                total,
+                bytes,
+            } => self.store_chunk(*hash, *number, *total, bytes),
+            Operation::Activate {
+                expected,
+                hash,
+                argument,
+            } => self.activate(*expected, *hash, argument),
+            Operation::SetLimits(limits) => {
+                self.put(keys::LIMITS.to_vec(), limits);
+                self.limits = limits.clone();
+                Ok(OperationResult::Done)
+            }
+            Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
+            Operation::Checkpoint => Ok(OperationResult::Done),
+            Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
+        }
+    }
+
+    fn raise_levels(&mut self, core: u32, engine: u32) -> Result<OperationResult, Fault> {
+        if core > CORE_LEVEL {
+            return Err(Fault::new(format!(
+                "entry {} raises the core level to {core}; this binary knows levels up to \
+                 {CORE_LEVEL}: it needs a newer one",
+                self.index
+            )));
+        }
+        let levels: Levels = self.get(keys::LEVELS)?.unwrap_or_default();
+        let raised = Levels {
+            core: core.max(levels.core),
+            engine: engine.max(levels.engine),
+        };
+        self.put(keys::LEVELS.to_vec(), &raised);
+        Ok(OperationResult::Done)
+    }
+
+    fn mark_genesis(&mut self, genesis: [u8; 32]) -> OperationResult {
+        if self.genesis_done {
+            return OperationResult::Refused(Refusal::Superseded);
+        }
+        self.own.put(keys::GENESIS.to_vec(), genesis.as_slice());
+        self.genesis_done = true;
+        OperationResult::Done
+    }
+
+    fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>) -> Applied {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.meta.hash);
+        hasher.update(&self.index.to_be_bytes());
+        hasher.update(&self.meta.time_us.to_be_bytes());
+        hash_field(&mut hasher, bytes);
+        for result in &results {
+            let mut out = crate::codec::Writer::new();
+            result.encode(&mut out);
+            hash_field(&mut hasher, &out.finish());
+        }
+        let mut writes = self.own;
+        writes.merge(self.data);
+        for (key, value) in writes.iter() {
+            hash_field(&mut hasher, key);
+            match value {
+                Some(value) => hash_field(&mut hasher, value),
+                None => {
+                    hasher.update(&u32::MAX.to_be_bytes());
+                }
+            }
+        }
+        self.meta.hash = *hasher.finalize().as_bytes();
+        writes.put(keys::META.to_vec(), self.meta.to_bytes());
+        Applied {
+            index: self.index,
+            time_us: self.meta.time_us,
+            writes: writes.into_writes(),
+            results,
+            notices: self.notices,
+            hash: self.meta.hash,
+            stats: self.stats,
+        }
+    }
+
+    fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, Fault> {
+        decode(key, get_through(&[&self.own], &**self.base, key)?)
+    }
+
+    fn put(&mut self, key: Vec<u8>, record: &impl Record) {
+        self.own.put(key, record.to_bytes());
+    }
+}
+
+fn hash_field(hasher: &mut blake3::Hasher, field: &[u8]) {
+    // Every field is below 4 GiB by far; u32::MAX stands for a deletion.
+    hasher.update(&(field.len() as u32).to_be_bytes());
+    hasher.update(field);
+}
+
+/// Reads the record under `key`.
+///
+/// # Errors
+/// A [`Fault`] if it cannot be read or decoded.
+pub fn read<R: Record>(state: &dyn Read, key: &[u8]) -> Result<Option<R>, Fault> {
+    decode(key, state.get(key)?)
+}
+
+fn decode<R: Record>(key: &[u8], value: Option<Value>) -> Result<Option<R>, Fault> {
+    value
+        .map(|value| {
+            R::from_bytes(&value).map_err(|error| {
+                Fault::new(format!(
+                    "the record under key {key:02x?} cannot be decoded: {error}"
+                ))
+            })
+        })
+        .transpose()
+}

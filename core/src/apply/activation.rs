@@ -1,0 +1,208 @@
+//! Modules in the log: chunks, activation, migration.
+
+use sha2::{Digest, Sha256};
+
+use super::invoke::{input, tag};
+use super::{Applying, read};
+use crate::entry::CHUNK_BYTES_MAX;
+use crate::keys;
+use crate::limits::Limits;
+use crate::module::{Export, Manifest, ModuleHash, Modules};
+use crate::records::{ActiveModule, ModuleRecord, NotActivated};
+use crate::result::{OperationResult, Refusal, Response};
+use crate::state::{Fault, Order, Read, Visit};
+
+/// Most modules that a cluster keeps.
+pub(crate) const MODULES_MAX: usize = 64;
+
+impl Applying<'_> {
+    pub(super) fn store_chunk(
+        &mut self,
+        hash: ModuleHash,
+        number: u32,
+        total: u32,
+        bytes: &[u8],
+    ) -> Result<OperationResult, Fault> {
+        let key = keys::module(hash);
+        let known = self.get::<ModuleRecord>(&key)?;
+        let mut record = known.clone().unwrap_or(ModuleRecord {
+            total,
+            present: 0,
+            bytes: 0,
+        });
+        let is_last = number.checked_add(1) == Some(total);
+        let fits = number < total
+            && total == record.total
+            && bytes.len() <= CHUNK_BYTES_MAX
+            && (is_last || bytes.len() == CHUNK_BYTES_MAX)
+            && u64::from(total - 1) * CHUNK_BYTES_MAX as u64 <= self.limits.module.module_bytes_max;
+        if !fits || (known.is_none() && self.modules_kept()? >= MODULES_MAX) {
+            let bytes_max = self.limits.module.module_bytes_max;
+            return Ok(OperationResult::Refused(Refusal::TooLarge { bytes_max }));
+        }
+        let chunk = keys::module_chunk(hash, number);
+        if self.base.get(&chunk)?.is_none() && self.own.get(&chunk).is_none() {
+            self.own.put(chunk, bytes);
+            record.present += 1;
+            record.bytes += bytes.len() as u64;
+            self.put(key, &record);
+        }
+        Ok(OperationResult::Stored)
+    }
+
+    fn modules_kept(&self) -> Result<usize, Fault> {
+        let (start, end) = keys::modules();
+        let mut count = 0;
+        self.base
+            .scan(&start, Some(&end), Order::Ascending, &mut |_, _| {
+                count += 1;
+                Visit::More
+            })?;
+        Ok(count)
+    }
+
+    pub(super) fn activate(
+        &mut self,
+        expected: Option<ModuleHash>,
+        hash: ModuleHash,
+        argument: &[u8],
+    ) -> Result<OperationResult, Fault> {
+        let not = |why| Ok(OperationResult::NotActivated(why));
+        if self.active.as_ref().map(|active| active.hash) != expected {
+            return not(NotActivated::NotExpected);
+        }
+        let manifest = match check(&**self.base, self.modules, hash, &self.limits)? {
+            Ok(manifest) => manifest,
+            Err(why) => return not(why),
+        };
+        let next = ActiveModule {
+            hash,
+            index: self.index,
+            manifest,
+        };
+        let failed = match self.active.clone() {
+            None => self.install(&next, argument)?,
+            Some(current) => self.upgrade(&current, &next, argument)?,
+        };
+        if let Some(why) = failed {
+            return not(why);
+        }
+        self.put(keys::ACTIVE.to_vec(), &next);
+        self.active = Some(next);
+        self.instance = None;
+        Ok(OperationResult::Activated { hash })
+    }
+
+    /// Into an empty store: `init`.
+    fn install(
+        &mut self,
+        next: &ActiveModule,
+        argument: &[u8],
+    ) -> Result<Option<NotActivated>, Fault> {
+        self.run_as(next, Export::Init, tag::INIT, argument)
+    }
+
+    /// Over the data of an earlier version of the same module. No hook of the old module runs, but
+    /// for the way down, so a bad version never blocks its successor.
+    fn upgrade(
+        &mut self,
+        current: &ActiveModule,
+        next: &ActiveModule,
+        argument: &[u8],
+    ) -> Result<Option<NotActivated>, Fault> {
+        let (from, to) = (current.manifest.state_version, next.manifest.state_version);
+        if current.manifest.name != next.manifest.name {
+            return Ok(Some(NotActivated::OtherName));
+        }
+        if from == to {
+            return Ok(None);
+        }
+        let mut body = Vec::with_capacity(8 + argument.len());
+        body.extend_from_slice(&from.to_le_bytes());
+        body.extend_from_slice(&to.to_le_bytes());
+        body.extend_from_slice(argument);
+        if next.manifest.migrates_from.contains(&from) {
+            self.run_as(next, Export::Migrate, tag::MIGRATE, &body)
+        } else if current.manifest.migrates_down_to.contains(&to) {
+            self.run_as(current, Export::MigrateDown, tag::MIGRATE, &body)
+        } else {
+            Ok(Some(NotActivated::NoMigration { from, to }))
+        }
+    }
+
+    /// Calls an export of `module`, which need not be in force. `None`: it succeeded, or does not
+    /// exist and is optional; otherwise nothing was written.
+    fn run_as(
+        &mut self,
+        module: &ActiveModule,
+        export: Export,
+        tag: u8,
+        body: &[u8],
+    ) -> Result<Option<NotActivated>, Fault> {
+        let in_force = self.active.replace(module.clone());
+        self.instance = None;
+        let input = input(&self.header(None), tag, |input| {
+            input.extend_from_slice(body)
+        });
+        let called = self.call(export, &input);
+        self.active = in_force;
+        self.instance = None;
+        let called = called?;
+        let is_absent = export == Export::Init
+            && called.response == Response::Trapped(crate::module::Trap::NoSuchExport);
+        match called.response {
+            Response::Success(_) => {
+                self.settle(called)?;
+                Ok(None)
+            }
+            _ if is_absent => Ok(None),
+            failed => Ok(Some(NotActivated::Failed(failed))),
+        }
+    }
+}
+
+/// Loads a module whose chunks are in the state, for a node that lacks its code.
+///
+/// # Errors
+/// A [`Fault`] if the module is not complete in the state, or is refused now although it was admitted
+/// once: this node's engine differs.
+pub(crate) fn load(
+    state: &dyn Read,
+    modules: &dyn Modules,
+    hash: ModuleHash,
+    limits: &Limits,
+) -> Result<Manifest, Fault> {
+    check(state, modules, hash, limits)?.map_err(|why| {
+        Fault::new(format!(
+            "module {hash} is in force and cannot be loaded here ({})",
+            why.slug()
+        ))
+    })
+}
+
+/// Assembles, verifies and loads a module. The inner result is equal on every node.
+fn check(
+    state: &dyn Read,
+    modules: &dyn Modules,
+    hash: ModuleHash,
+    limits: &Limits,
+) -> Result<Result<Manifest, NotActivated>, Fault> {
+    let Some(record) = read::<ModuleRecord>(state, &keys::module(hash))? else {
+        return Ok(Err(NotActivated::Incomplete));
+    };
+    if record.present != record.total {
+        return Ok(Err(NotActivated::Incomplete));
+    }
+    let mut code = Vec::new();
+    for number in 0..record.total {
+        match state.get(&keys::module_chunk(hash, number))? {
+            Some(chunk) => code.extend_from_slice(&chunk),
+            None => return Ok(Err(NotActivated::Incomplete)),
+        }
+    }
+    if <[u8; 32]>::from(Sha256::digest(&code)) != hash.0 {
+        return Ok(Err(NotActivated::Incomplete));
+    }
+    let verdict = modules.load(hash, &code, &limits.module)?;
+    Ok(verdict.map_err(NotActivated::Rejected))
+}

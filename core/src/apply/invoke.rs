@@ -1,0 +1,249 @@
+//! Calls of the module: the instance of the entry, seeds, budgets, and the rule that neighbours
+//! decide nothing.
+
+use quorate_protocol::SessionId;
+
+use super::Applying;
+use crate::context::Effect;
+use crate::module::{Export, Instance, Outcome, Trap};
+use crate::overlay::Overlay;
+use crate::result::Response;
+use crate::state::Fault;
+
+/// Length of the header that begins every input (docs/module-abi.md, "Input").
+pub const HEADER_BYTES: usize = 62;
+
+/// Tags of inputs.
+pub mod tag {
+    /// A command.
+    pub const COMMAND: u8 = 1;
+    /// A session was created.
+    pub const SESSION_CREATED: u8 = 2;
+    /// A session has ended.
+    pub const SESSION_EXPIRED: u8 = 3;
+    /// Requests were acknowledged.
+    pub const REQUEST_ACKNOWLEDGED: u8 = 4;
+    /// A timer is due.
+    pub const TIMER: u8 = 5;
+    /// The module is installed in an empty store.
+    pub const INIT: u8 = 6;
+    /// A query.
+    pub const QUERY: u8 = 7;
+    /// The state changes its version.
+    pub const MIGRATE: u8 = 8;
+}
+
+/// An instance and how many calls it has served.
+pub(super) struct Running {
+    instance: Box<dyn Instance>,
+    served: u32,
+}
+
+/// What the entry's operations have used of its budget: four times one operation's limits. An
+/// operation starts only if at most three times are used, and then has its own full limits.
+#[derive(Default)]
+pub(super) struct Budget {
+    fuel: u64,
+    written_bytes: u64,
+    response_bytes: u64,
+    effects: u64,
+    effect_bytes: u64,
+}
+
+/// How a call of the module ended, its writes and effects taken off the context.
+pub(super) struct Called {
+    pub(super) response: Response,
+    writes: Overlay,
+    pub(super) effects: Vec<Effect>,
+}
+
+/// Builds the input of a call.
+pub fn input(header: &Header, tag: u8, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut input = Vec::with_capacity(HEADER_BYTES + 64);
+    input.extend_from_slice(&header.time_us.to_le_bytes());
+    input.extend_from_slice(&header.index.to_le_bytes());
+    input.extend_from_slice(&header.position.to_le_bytes());
+    input.extend_from_slice(&header.seed);
+    input.extend_from_slice(&header.session.map_or([0; 16], |session| session.0));
+    input.push(u8::from(header.session.is_some()));
+    input.push(tag);
+    input.extend_from_slice(&[0; 8]);
+    body(&mut input);
+    input
+}
+
+/// The header's fields.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Header {
+    /// Replicated time, microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// Log index.
+    pub index: u64,
+    /// Position of the operation in its entry.
+    pub position: u32,
+    /// For randomness.
+    pub seed: [u8; 16],
+    /// What the call is about.
+    pub session: Option<SessionId>,
+}
+
+impl Applying<'_> {
+    /// Whether another operation may start.
+    pub(super) fn is_budget_used(&self) -> bool {
+        let limits = &self.limits.module;
+        let used = &self.budget;
+        let over = |used: u64, limit: u64| used > limit.saturating_mul(3);
+        over(used.fuel, limits.fuel_per_command)
+            || over(used.written_bytes, limits.write_bytes_max)
+            || over(used.response_bytes, limits.response_bytes_max)
+            || over(used.effects, limits.effects_max)
+            || over(used.effect_bytes, limits.effect_bytes_max)
+    }
+
+    /// Calls the module in force with an event. What it wrote and emitted is in the result.
+    pub(super) fn call_event(
+        &mut self,
+        session: Option<SessionId>,
+        tag: u8,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Called, Fault> {
+        let header = self.header(session);
+        let input = input(&header, tag, body);
+        self.call(Export::Apply, &input)
+    }
+
+    pub(super) fn header(&self, session: Option<SessionId>) -> Header {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seed);
+        hasher.update(&self.index.to_be_bytes());
+        hasher.update(&self.position.to_be_bytes());
+        hasher.update(&self.calls.to_be_bytes());
+        let mut seed = [0; 16];
+        seed.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Header {
+            time_us: self.meta.time_us,
+            index: self.index,
+            position: self.position,
+            seed,
+            session,
+        }
+    }
+
+    /// Calls the module in force. A trap in an instance that has served another call is rolled back
+    /// and run once more in a fresh one, and that outcome counts: neighbours decide nothing.
+    pub(super) fn call(&mut self, export: Export, input: &[u8]) -> Result<Called, Fault> {
+        self.calls += 1;
+        loop {
+            let mut running = match self.instance.take() {
+                Some(running) => running,
+                None => Running {
+                    instance: self.instantiate()?,
+                    served: 0,
+                },
+            };
+            let fuel = self.limits.module.fuel_per_command;
+            self.context.begin(std::mem::take(&mut self.data));
+            let ran = running
+                .instance
+                .call(export, input, fuel, &mut self.context);
+            let written_bytes = self.context.written_bytes();
+            let (data, writes, effects) = self.context.finish();
+            self.data = data;
+            let ran = ran?;
+            self.budget.fuel += ran.fuel;
+            self.budget.written_bytes += written_bytes;
+            self.stats.fuel += ran.fuel;
+            self.stats.calls += 1;
+            let first = running.served == 0;
+            running.served += 1;
+            if !ran.spent {
+                self.instance = Some(running);
+            }
+            let response = match ran.outcome {
+                Ok(Outcome::Success(payload)) => Response::Success(payload),
+                Ok(Outcome::ApplicationError { code, payload }) => {
+                    Response::ApplicationError { code, payload }
+                }
+                Err(trap) => {
+                    self.stats.traps.push(trap);
+                    self.instance = None;
+                    if !first {
+                        continue;
+                    }
+                    Response::Trapped(trap)
+                }
+            };
+            return Ok(self.account(response, writes, effects));
+        }
+    }
+
+    fn account(&mut self, response: Response, writes: Overlay, effects: Vec<Effect>) -> Called {
+        let bytes_max = self.limits.module.response_bytes_max;
+        let response = match response {
+            Response::Success(payload) | Response::ApplicationError { payload, .. }
+                if payload.len() as u64 > bytes_max =>
+            {
+                self.stats.traps.push(Trap::ResponseLimit);
+                Response::Trapped(Trap::ResponseLimit)
+            }
+            other => other,
+        };
+        self.budget.response_bytes += response.bytes();
+        match response {
+            Response::Success(_) => Called {
+                response,
+                writes,
+                effects,
+            },
+            _ => Called {
+                response,
+                writes: Overlay::new(),
+                effects: Vec::new(),
+            },
+        }
+    }
+
+    /// Lets a successful call's writes and effects take effect; those of a failed one are gone.
+    pub(super) fn settle(&mut self, called: Called) -> Result<Response, Fault> {
+        self.data.merge(called.writes);
+        self.budget.effects += called.effects.len() as u64;
+        self.effects(called.effects)?;
+        Ok(called.response)
+    }
+
+    /// Calls a hook whose failure changes nothing but a count.
+    pub(super) fn hook(
+        &mut self,
+        session: Option<SessionId>,
+        tag: u8,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Fault> {
+        if self.active.is_none() {
+            return Ok(());
+        }
+        let called = self.call_event(session, tag, body)?;
+        if !matches!(called.response, Response::Success(_)) {
+            self.meta.hook_failures += 1;
+            self.stats.hook_failures += 1;
+        }
+        self.settle(called)?;
+        Ok(())
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, Fault> {
+        let active = self.active.as_ref().ok_or_else(|| {
+            Fault::new(format!(
+                "entry {} calls a module and none is in force",
+                self.index
+            ))
+        })?;
+        if !self.modules.is_loaded(active.hash) {
+            super::activation::load(&**self.base, self.modules, active.hash, &self.limits)?;
+        }
+        self.modules.instantiate(active.hash, &self.limits.module)
+    }
+
+    pub(super) fn count_effect_bytes(&mut self, bytes: usize) {
+        self.budget.effect_bytes += bytes as u64;
+    }
+}

@@ -1,0 +1,244 @@
+//! What is read from the state beside applying entries: the leader's tables, outboxes, queries.
+
+use quorate_protocol::{RequestId, SessionId};
+
+use crate::apply::read;
+use crate::keys;
+use crate::limits::Limits;
+use crate::module::{Manifest, ModuleHash, Modules};
+use crate::records::{ActiveModule, Levels, Meta, OutboxEntry, Profile, Progress, Record};
+use crate::state::{Fault, Order, Read, Value, Visit};
+
+pub use crate::apply::invoke::{HEADER_BYTES, Header, input, tag};
+
+/// Replicated time, rolling hash, number of sessions.
+///
+/// # Errors
+/// As every function here: a [`Fault`] if the state cannot be read.
+pub fn meta(state: &dyn Read) -> Result<Meta, Fault> {
+    Ok(read(state, keys::META)?.unwrap_or_default())
+}
+
+/// The replicated limits in force.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn limits(state: &dyn Read) -> Result<Limits, Fault> {
+    Ok(read(state, keys::LIMITS)?.unwrap_or_default())
+}
+
+/// The levels in force.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn levels(state: &dyn Read) -> Result<Levels, Fault> {
+    Ok(read(state, keys::LEVELS)?.unwrap_or_default())
+}
+
+/// The genesis mark, if genesis is complete.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn genesis_mark(state: &dyn Read) -> Result<Option<Value>, Fault> {
+    state.get(keys::GENESIS)
+}
+
+/// The module in force.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn active_module(state: &dyn Read) -> Result<Option<ActiveModule>, Fault> {
+    read(state, keys::ACTIVE)
+}
+
+/// Loads the module in force, if there is one, so that it can be instantiated.
+///
+/// # Errors
+/// A [`Fault`] if this node cannot.
+pub fn load_active(state: &dyn Read, modules: &dyn Modules) -> Result<Option<Manifest>, Fault> {
+    match active_module(state)? {
+        Some(active) => load_module(state, modules, active.hash).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Loads a module whose chunks are in the state.
+///
+/// # Errors
+/// A [`Fault`] if this node cannot.
+pub fn load_module(
+    state: &dyn Read,
+    modules: &dyn Modules,
+    hash: ModuleHash,
+) -> Result<Manifest, Fault> {
+    crate::apply::activation::load(state, modules, hash, &limits(state)?)
+}
+
+/// A session's profile and progress.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn session(state: &dyn Read, session: SessionId) -> Result<Option<(Profile, Progress)>, Fault> {
+    let profile = read(state, &keys::profile(session))?;
+    let progress = read(state, &keys::progress(session))?;
+    Ok(profile.zip(progress))
+}
+
+/// Every session with its profile, in order of id.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sessions(state: &dyn Read) -> Result<Vec<(SessionId, Profile)>, Fault> {
+    let (start, end) = keys::profiles();
+    let mut sessions = Vec::new();
+    let mut damaged = None;
+    state.scan(
+        &start,
+        Some(&end),
+        Order::Ascending,
+        &mut |key, value| match (keys::session_of_profile(key), Profile::from_bytes(value)) {
+            (Some(session), Ok(profile)) => {
+                sessions.push((session, profile));
+                Visit::More
+            }
+            _ => {
+                damaged = Some(Fault::new(format!(
+                    "the record {key:02x?} cannot be decoded"
+                )));
+                Visit::Stop
+            }
+        },
+    )?;
+    damaged.map_or(Ok(sessions), Err)
+}
+
+/// A request to a client, as its outbox holds it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its id in the session.
+    pub id: RequestId,
+    /// Replicated time at which it was emitted, microseconds since the Unix epoch.
+    pub created_us: u64,
+    /// What it carries.
+    pub payload: Value,
+}
+
+/// The requests in a session's outbox from `first` on, at most `count`; the last one may exceed
+/// `bytes_max`.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn outbox(
+    state: &dyn Read,
+    session: SessionId,
+    first: RequestId,
+    count: usize,
+    bytes_max: usize,
+) -> Result<Vec<Request>, Fault> {
+    let mut requests = Vec::new();
+    let mut bytes = 0;
+    let mut id = first;
+    while requests.len() < count && bytes < bytes_max {
+        let Some(entry) = read::<OutboxEntry>(state, &keys::outbox(session, id))? else {
+            break;
+        };
+        let (index, position, number) = entry.payload;
+        let Some(payload) = state.get(&keys::payload(index, position, number))? else {
+            return Err(Fault::new(format!(
+                "the payload of request {id} of {session} is missing"
+            )));
+        };
+        bytes += payload.len();
+        requests.push(Request {
+            id,
+            created_us: entry.created_us,
+            payload,
+        });
+        id = RequestId(id.0 + 1);
+    }
+    Ok(requests)
+}
+
+/// A timer that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueTimer {
+    /// When it was set to fire.
+    pub due_us: u64,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+/// The timers due at or before `now_us`, at most `count`, earliest first.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn due_timers(state: &dyn Read, now_us: u64, count: usize) -> Result<Vec<DueTimer>, Fault> {
+    let mut timers = Vec::new();
+    if count > 0 {
+        let (start, end) = keys::timers_before(now_us.saturating_add(1));
+        state.scan(&start, Some(&end), Order::Ascending, &mut |key, _| {
+            if let Some((due_us, key)) = keys::timer_of(key) {
+                timers.push(DueTimer {
+                    due_us,
+                    key: key.to_vec(),
+                });
+            }
+            if timers.len() < count {
+                Visit::More
+            } else {
+                Visit::Stop
+            }
+        })?;
+    }
+    Ok(timers)
+}
+
+/// When the earliest timer is due, in microseconds of replicated time.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn next_timer(state: &dyn Read) -> Result<Option<u64>, Fault> {
+    Ok(due_timers(state, u64::MAX - 1, 1)?
+        .first()
+        .map(|timer| timer.due_us))
+}
+
+/// What answers a query: the module in force, its limits, and the input of `quorate_query`.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The module in force.
+    pub module: ModuleHash,
+    /// The replicated limits.
+    pub limits: Limits,
+    /// The input.
+    pub input: Vec<u8>,
+}
+
+/// Prepares a query over `state`, whose newest entry is `index`. `None` if no module is in force.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn prepare(
+    state: &dyn Read,
+    index: u64,
+    session: Option<SessionId>,
+    payload: &[u8],
+) -> Result<Option<Query>, Fault> {
+    let Some(active) = active_module(state)? else {
+        return Ok(None);
+    };
+    let header = Header {
+        time_us: meta(state)?.time_us,
+        index,
+        session,
+        ..Header::default()
+    };
+    let input = input(&header, tag::QUERY, |input| {
+        input.extend_from_slice(payload)
+    });
+    Ok(Some(Query {
+        module: active.hash,
+        limits: limits(state)?,
+        input,
+    }))
+}
