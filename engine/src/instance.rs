@@ -84,7 +84,9 @@ impl WasmInstance {
 
     /// Ends calls when the engine's epoch has advanced `ticks` times from now.
     pub(crate) fn set_deadline(&mut self, ticks: u64) {
-        self.store.set_epoch_deadline(ticks);
+        // wasmtime adds it to the epoch, unchecked.
+        self.store
+            .set_epoch_deadline(ticks.min(u64::from(u32::MAX)));
     }
 
     fn call_here(
