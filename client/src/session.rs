@@ -334,7 +334,6 @@ impl Session {
 
     /// Does what the time asks for.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.give_up_waiting(now);
         if self
             .closing
             .as_ref()
@@ -360,6 +359,7 @@ impl Session {
             }
             _ => {}
         }
+        self.give_up_waiting(now);
     }
 
     fn no_answer(&self) -> AttemptError {

@@ -48,7 +48,7 @@ fn attempts_pause_once_every_address_was_tried() {
     rig.advance(Duration::from_millis(125));
     assert_eq!(rig.actions(), [Action::Open(A.into())]);
     rig.advance(CALL_TIMEOUT);
-    let last = AttemptError::NoAnswer { endpoint: B.into() };
+    let last = AttemptError::NoAnswer { endpoint: A.into() };
     assert_eq!(connect.try_recv(), Ok(Err(ConnectError::TimedOut { last })));
 }
 
