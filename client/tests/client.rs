@@ -435,3 +435,26 @@ async fn settings_are_checked_before_anything_is_sent() {
         assert_eq!(error, ConnectError::InvalidTimeout { timeout });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_topology_needs_no_session() {
+    let (builder, mut peers) = builder();
+    let (topology, ()) = tokio::join!(builder.topology(), async {
+        let silent = peers.recv().await.unwrap();
+        let mut peer = peers.recv().await.unwrap();
+        assert_eq!(peer.endpoint, "tcp://b:1");
+        let Some(ClientMessage::TopologyRequest { nonce }) = peer.receive().await else {
+            panic!("no request")
+        };
+        let members = vec![member()];
+        peer.send(ServerMessage::Topology {
+            nonce,
+            leader: None,
+            members,
+        })
+        .await;
+        drop(silent);
+    });
+    let topology = topology.unwrap();
+    assert_eq!((topology.leader, topology.members), (None, vec![member()]));
+}
