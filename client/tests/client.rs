@@ -356,10 +356,12 @@ async fn keep_alives_hold_an_idle_connection_and_a_silent_node_is_left() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_does_not_read_holds_nothing_up_but_its_own_link() {
     let (client, peer, mut peers) = connected().await;
-    let calls: Vec<_> = (0..100_u8)
+    let asked: Vec<_> = (0..100_u8)
         .map(|n| {
             let client = client.clone();
-            tokio::spawn(async move { client.call_bytes(vec![n]).await })
+            tokio::spawn(async move {
+                tokio::join!(client.call_bytes(vec![n]), client.query_bytes(vec![n]))
+            })
         })
         .collect();
     // Full at 4 frames; the keep-alives get no answer either, and the other node serves.
@@ -367,12 +369,14 @@ async fn a_node_that_does_not_read_holds_nothing_up_but_its_own_link() {
     drop(peer);
     next.grant().await;
     let node = tokio::spawn(next.serve());
-    for (n, call) in (0..100_u8).zip(calls) {
-        let applied = call.await.unwrap().unwrap();
+    for (n, asked) in (0..100_u8).zip(asked) {
+        let (applied, answer) = asked.await.unwrap();
+        let applied = applied.unwrap();
         assert_eq!(
             (applied.request_id.0, applied.response),
             (u64::from(n) + 1, vec![n])
         );
+        assert_eq!(answer.unwrap().answer, [n]);
     }
     drop(client);
     node.await.unwrap();

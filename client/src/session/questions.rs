@@ -237,8 +237,14 @@ impl Questions {
         question.kind
     }
 
-    pub(super) fn wake_at(&self, connected: bool) -> Option<Instant> {
-        let due = self.due.first().filter(|_| connected);
+    /// When a deadline passes or a question falls due. One that is due already waits for the link
+    /// and not for the time.
+    pub(super) fn wake_at(&self, now: Instant, connected: bool) -> Option<Instant> {
+        let due = self
+            .due
+            .range((now, u64::MAX)..)
+            .next()
+            .filter(|_| connected);
         due.into_iter()
             .chain(self.deadlines.first())
             .map(|(at, _)| *at)

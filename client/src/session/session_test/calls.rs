@@ -177,7 +177,7 @@ fn a_deadline_tells_what_is_known() {
 
     // The id was given: it is sent again although nobody waits, and can be waited for again.
     while !matches!(rig.actions().last(), Some(Action::Open(_))) {
-        let wake_at = rig.session.wake_at().unwrap();
+        let wake_at = rig.session.wake_at(rig.now).unwrap();
         rig.advance(wake_at - rig.now);
     }
     rig.link(0);

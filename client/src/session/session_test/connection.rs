@@ -165,7 +165,7 @@ fn a_silent_node_is_left_before_the_session_expires() {
     let start = rig.now;
     let mut timestamps = vec![];
     while rig.session.state() == ConnectionState::Connected && rig.actions().is_empty() {
-        let wake_at = rig.session.wake_at().unwrap();
+        let wake_at = rig.session.wake_at(rig.now).unwrap();
         rig.advance(wake_at - rig.now);
         for message in rig.sent() {
             let ClientMessage::KeepAlive { timestamp } = message else {
