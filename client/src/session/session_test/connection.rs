@@ -288,3 +288,20 @@ fn a_frame_that_cannot_be_read_changes_nothing() {
     rig.succeed(1);
     assert_eq!(call.try_recv(), Ok(applied(1)));
 }
+
+#[test]
+fn a_stray_continuation_of_a_resumed_session_is_its_own_too() {
+    let mut rig = Rig::with(Some(Credentials {
+        session: SESSION,
+        secret: SECRET,
+    }));
+    let _connect = rig.connect();
+    rig.event(Event::Linked);
+    assert_eq!(rig.sent().len(), 1);
+    rig.advance(Duration::from_secs(5));
+    rig.generation = 16;
+    rig.link(41);
+    rig.generation += 1;
+    rig.closed(SessionCloseReason::Superseded);
+    assert_eq!(rig.session.state(), ConnectionState::Connecting);
+}
