@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod budgets;
+mod decoding;
 mod exactly_once;
+mod golden;
 mod modules;
 mod outbox;
 mod overlay;
