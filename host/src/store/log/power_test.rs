@@ -40,6 +40,8 @@ enum Step {
     LosePower {
         changes: u64,
         appends: u64,
+        /// And once more, after this many changes of the next start.
+        again: Option<u64>,
     },
 }
 
@@ -53,8 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Write),
         2 => (0..100_u64, 0..100_u64).prop_map(|(start, count)| Step::Read { start, count }),
         1 => Just(Step::Close),
-        2 => (0..40_u64, 0..4_u64)
-            .prop_map(|(changes, appends)| Step::LosePower { changes, appends }),
+        2 => (0..40_u64, 0..4_u64, prop::option::of(0..20_u64))
+            .prop_map(|(changes, appends, again)| Step::LosePower { changes, appends, again }),
     ]
 }
 
@@ -172,7 +174,11 @@ impl Run {
                 let opened = self.opened().await;
                 assert_eq!(opened, self.now);
             }
-            Step::LosePower { changes, appends } => self.lose_power(changes, appends).await,
+            Step::LosePower {
+                changes,
+                appends,
+                again,
+            } => self.lose_power(changes, appends, again).await,
         }
     }
 
@@ -217,7 +223,7 @@ impl Run {
         assert_eq!(self.log.read(start..end).await.unwrap(), expected);
     }
 
-    async fn lose_power(&mut self, changes: u64, appends: u64) {
+    async fn lose_power(&mut self, changes: u64, appends: u64, again: Option<u64>) {
         self.disk.arm(Some(Fault::Change(changes)));
         for _ in 0..appends {
             // From the change on that fails, so does everything else.
@@ -226,9 +232,12 @@ impl Run {
             }
             tokio::task::yield_now().await;
         }
-        let random = &mut self.random;
-        let mut choose = |options: usize| random.next_u32() as usize % options;
-        self.disk.lose_power(&mut choose);
+        cut(&self.disk, &mut self.random);
+        if again.is_some() {
+            self.disk.arm(again.map(Fault::Change));
+            drop(try_open(&self.disk, &self.config));
+            cut(&self.disk, &mut self.random);
+        }
         let acknowledged = *self.acknowledged.lock().unwrap() as usize;
         let durable = self.log.shared().progress.borrow().durable as usize;
         assert!(acknowledged <= durable);
@@ -272,8 +281,36 @@ impl Run {
     }
 }
 
+fn cut(disk: &MemoryDisk, random: &mut ChaCha12Rng) {
+    disk.lose_power(&mut |options| random.next_u32() as usize % options);
+}
+
+fn try_open(disk: &MemoryDisk, config: &Config) -> Result<LogStore, Error> {
+    LogStore::open(&Driver::simulation(1, 0), disk, &NODE, config.clone(), None)
+}
+
 fn open(disk: &MemoryDisk, config: &Config) -> LogStore {
-    LogStore::open(&Driver::simulation(1, 0), disk, &NODE, config.clone(), None).unwrap()
+    try_open(disk, config).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_is_cut_short_is_done_again() {
+    let mut random = ChaCha12Rng::seed_from_u64(77);
+    let mut failed = 0;
+    for changes in 0..60 {
+        let disk = MemoryDisk::new();
+        disk.arm(Some(Fault::Change(changes)));
+        failed += u32::from(try_open(&disk, &small(0)).is_err());
+        cut(&disk, &mut random);
+        let log = open(&disk, &small(0));
+        assert_eq!(
+            (log.bounds().end, log.vote()),
+            (0, None),
+            "{changes} changes"
+        );
+        log.save_vote(Vote::new(1, 1)).await.unwrap();
+    }
+    assert!(failed > 10, "creation takes more than {failed} changes");
 }
 
 proptest! {
