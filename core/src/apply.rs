@@ -137,7 +137,7 @@ impl<'a> Applying<'a> {
         entry: &Entry,
     ) -> Result<Self, Fault> {
         let mut meta: Meta = read(&**base, keys::META)?.unwrap_or_default();
-        meta.time_us = entry.time_us.max(meta.time_us + 1);
+        meta.time_us = entry.time_us.max(meta.time_us.saturating_add(1));
         let limits: Limits = read(&**base, keys::LIMITS)?.unwrap_or_default();
         let context = Context::new(Arc::clone(base), Access::Writes, limits.module.clone());
         Ok(Self {
@@ -248,15 +248,26 @@ impl<'a> Applying<'a> {
                 hash,
                 argument,
             } => self.activate(*expected, *hash, argument),
-            Operation::SetLimits(limits) => {
-                self.put(keys::LIMITS.to_vec(), limits);
-                self.limits = limits.clone();
-                Ok(OperationResult::Done)
-            }
+            Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint => Ok(OperationResult::Done),
             Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
         }
+    }
+
+    /// The module in force must be admissible under the new limits too: a node that restarts admits
+    /// it again.
+    fn set_limits(&mut self, limits: &Limits) -> Result<OperationResult, Fault> {
+        if let Some(active) = &self.active
+            && let Err(why) = activation::check(&**self.base, self.modules, active.hash, limits)?
+        {
+            return Ok(OperationResult::NotActivated(why));
+        }
+        self.put(keys::LIMITS.to_vec(), limits);
+        self.limits = limits.clone();
+        self.instance = None;
+        self.context = Context::new(Arc::clone(self.base), Access::Writes, limits.module.clone());
+        Ok(OperationResult::Done)
     }
 
     fn raise_levels(&mut self, core: u32, engine: u32) -> Result<OperationResult, Fault> {
@@ -279,6 +290,10 @@ impl<'a> Applying<'a> {
     fn mark_genesis(&mut self, genesis: [u8; 32]) -> OperationResult {
         if self.genesis_done {
             return OperationResult::Refused(Refusal::Superseded);
+        }
+        if self.active.is_none() {
+            // Sessions need a module to serve them.
+            return OperationResult::Refused(Refusal::NotReady);
         }
         self.own.put(keys::GENESIS.to_vec(), genesis.as_slice());
         self.genesis_done = true;
@@ -307,6 +322,8 @@ impl<'a> Applying<'a> {
                 }
             }
         }
+        hasher.update(&self.meta.sessions.to_be_bytes());
+        hasher.update(&self.meta.hook_failures.to_be_bytes());
         self.meta.hash = *hasher.finalize().as_bytes();
         writes.put(keys::META.to_vec(), self.meta.to_bytes());
         Applied {

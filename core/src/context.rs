@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quorate_protocol::limits::REQUEST_BYTES_MAX;
+
 use crate::module::{ModuleLimits, Trap};
 use crate::overlay::{Overlay, get_through, scan_through};
 use crate::state::{Fault, Order, Read, Value, Visit};
@@ -59,7 +61,7 @@ pub enum Effect {
     Request {
         /// The sessions it goes to; one that does not exist is skipped.
         sessions: Vec<[u8; 16]>,
-        /// What it carries.
+        /// What it carries; at most [`REQUEST_BYTES_MAX`].
         payload: Value,
     },
     /// Sets the timer of `key`, replacing an earlier one.
@@ -155,6 +157,11 @@ impl Context {
     /// What a scan costs is the growth of this number, not how many keys it showed.
     pub fn keys_walked(&self) -> u64 {
         self.keys_walked.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of effects that this operation emitted.
+    pub fn effect_bytes(&self) -> u64 {
+        self.effect_bytes
     }
 
     /// The value under the module's `key`.
@@ -272,10 +279,17 @@ impl Context {
             return Err(Trap::EffectLimit.into());
         }
         let effect = decode_effect(encoded).ok_or(Trap::BadArgument)?;
-        if let Effect::SetTimer { key, payload, .. } = &effect
-            && (key.len() > TIMER_KEY_BYTES_MAX || payload.len() > TIMER_PAYLOAD_BYTES_MAX)
-        {
-            return Err(Trap::WriteLimit.into());
+        match &effect {
+            // One that no frame can carry would stay at the head of the outbox for ever.
+            Effect::Request { payload, .. } if payload.len() > REQUEST_BYTES_MAX => {
+                return Err(Trap::EffectLimit.into());
+            }
+            Effect::SetTimer { key, payload, .. }
+                if key.len() > TIMER_KEY_BYTES_MAX || payload.len() > TIMER_PAYLOAD_BYTES_MAX =>
+            {
+                return Err(Trap::WriteLimit.into());
+            }
+            _ => {}
         }
         self.effects.push(effect);
         Ok(())

@@ -394,10 +394,19 @@ impl Operation {
                 bytes: input.bytes()?.to_vec(),
             },
             10 => {
-                let has_expected = input.u8()? != 0;
+                let has_expected = input.u8()?;
                 let expected = ModuleHash(input.array()?);
                 Self::Activate {
-                    expected: has_expected.then_some(expected),
+                    expected: match has_expected {
+                        0 => None,
+                        1 => Some(expected),
+                        other => {
+                            return Err(DecodeError::Unknown {
+                                what: "mode of activation",
+                                value: other.into(),
+                            });
+                        }
+                    },
                     hash: ModuleHash(input.array()?),
                     argument: input.bytes()?.to_vec(),
                 }

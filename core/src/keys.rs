@@ -15,7 +15,7 @@
 //! 16 index u64 position u32 n u32    how many outboxes refer to a payload, if more than one
 //! 20 due u64 key                     timers by time
 //! 21 key                             timers by key
-//! 30 module hash[32]                 a module: length, chunks, manifest once checked
+//! 30 module hash[32]                 a module: how many chunks, how many are here
 //! 31 module hash[32] number u32      its chunks
 //! 40 key                             the module's own data
 //! ```

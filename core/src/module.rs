@@ -120,13 +120,6 @@ impl Trap {
             Self::Deadline => "deadline",
         }
     }
-
-    /// Whether a neighbour in the same instance can have caused it, so that the operation is run once
-    /// more in a fresh one (DESIGN 6, "neighbours decide nothing"). All traps can: memory that a
-    /// neighbour grew or left in disorder shows as any of them.
-    pub fn is_final_in_shared_instance(self) -> bool {
-        false
-    }
 }
 
 /// What the module returned.

@@ -182,25 +182,147 @@ impl<'a> Merge<'a> {
     /// The next write, unless it comes after `bound`.
     fn next_up_to(&mut self, bound: Option<&[u8]>) -> Option<Write<'a>> {
         let order = self.order;
-        let is_before = |a: &[u8], b: &[u8]| match order {
-            Order::Ascending => a < b,
-            Order::Descending => a > b,
-        };
         let mut first: Option<Write<'a>> = None;
         for layer in &mut self.layers {
             if let Some(write) = layer.peek()
-                && first.is_none_or(|(key, _)| is_before(write.0, key))
+                && first.is_none_or(|(key, _)| order.is_before(write.0, key))
             {
                 first = Some(*write);
             }
         }
         let (key, _) = first?;
-        if bound.is_some_and(|bound| is_before(bound, key)) {
+        if bound.is_some_and(|bound| order.is_before(bound, key)) {
             return None;
         }
         for layer in &mut self.layers {
             layer.next_if(|(other, _)| *other == key);
         }
         first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Map(BTreeMap<Vec<u8>, Value>);
+
+    impl Read for Map {
+        fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(
+            &self,
+            start: &[u8],
+            end: Option<&[u8]>,
+            order: Order,
+            visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
+        ) -> Result<(), Fault> {
+            let inside = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
+            let mut found: Vec<_> = self.0.iter().filter(|(key, _)| inside(key)).collect();
+            if order == Order::Descending {
+                found.reverse();
+            }
+            for (key, value) in found {
+                if visit(key, value) == Visit::Stop {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Five keys, each absent, put or deleted in each of three layers as the digits of `number` say.
+    fn layers(mut number: usize) -> (Map, Overlay, Overlay) {
+        let mut base = Map(BTreeMap::new());
+        let mut layers = [Overlay::new(), Overlay::new()];
+        for key in 0..5_u8 {
+            if number % 2 == 1 {
+                base.0.insert(vec![key], Value::from([key, 0]));
+            }
+            number /= 2;
+            for (layer, name) in layers.iter_mut().zip(1..) {
+                match number % 3 {
+                    0 => {}
+                    1 => layer.put(vec![key], [key, name]),
+                    _ => layer.delete(vec![key]),
+                }
+                number /= 3;
+            }
+        }
+        let [entry, operation] = layers;
+        (base, entry, operation)
+    }
+
+    /// Against the same layers merged into one map first.
+    #[test]
+    fn scan_shows_the_newest_of_every_key() {
+        // A stride prime to the count of combinations (18 to the 5th) reaches all kinds of them.
+        for number in (0..1_889_568).step_by(997) {
+            let (base, entry, operation) = layers(number);
+            let mut merged = base.0.clone();
+            for layer in [&entry, &operation] {
+                for (key, value) in layer.iter() {
+                    match value {
+                        Some(value) => merged.insert(key.to_vec(), value.clone()),
+                        None => merged.remove(key),
+                    };
+                }
+            }
+            for (start, end) in [(0, None), (1, Some(4)), (3, Some(2))] {
+                let (start, end) = ([start], end.map(|end| [end]));
+                let end = end.as_ref().map(<[u8; 1]>::as_slice);
+                for order in [Order::Ascending, Order::Descending] {
+                    for limit in [1, 2, 9] {
+                        let shown = |read: &dyn Read, layers: &[&Overlay]| {
+                            let mut shown = Vec::new();
+                            let mut visit = |key: &[u8], value: &Value| {
+                                shown.push((key.to_vec(), value.clone()));
+                                if shown.len() == limit {
+                                    Visit::Stop
+                                } else {
+                                    Visit::More
+                                }
+                            };
+                            let walked = scan_through(layers, read, &start, end, order, &mut visit)
+                                .expect("a map does not fail");
+                            assert!(walked >= shown.len() as u64);
+                            shown
+                        };
+                        assert_eq!(
+                            shown(&base, &[&operation, &entry]),
+                            shown(&Map(merged.clone()), &[]),
+                            "{number} {start:?} {end:?} {order:?} {limit}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scan_counts_what_it_walks_and_no_more() {
+        let base = Map((0..100).map(|key| (vec![key], Value::from([]))).collect());
+        let mut overlay = Overlay::new();
+        for key in 0..50 {
+            overlay.delete(vec![key]);
+        }
+        for key in 60..200 {
+            overlay.put(vec![key], []);
+        }
+        let mut visit = |_: &[u8], _: &Value| Visit::Stop;
+        let walked = scan_through(&[&overlay], &base, &[0], None, Order::Ascending, &mut visit);
+        assert_eq!(walked, Ok(101));
+        let walked = scan_through(
+            &[&overlay],
+            &base,
+            &[50],
+            None,
+            Order::Ascending,
+            &mut visit,
+        );
+        assert_eq!(walked, Ok(1));
     }
 }

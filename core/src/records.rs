@@ -6,7 +6,7 @@ use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::Sequence;
-use crate::limits::{CORE_LEVEL, Limits};
+use crate::limits::Limits;
 use crate::module::{Manifest, ModuleHash, Rejected};
 use crate::result::Response;
 
@@ -91,11 +91,9 @@ pub struct Levels {
 }
 
 impl Default for Levels {
+    /// Of a cluster that never raised them; the same for every binary, whatever it speaks.
     fn default() -> Self {
-        Self {
-            core: CORE_LEVEL,
-            engine: 1,
-        }
+        Self { core: 1, engine: 1 }
     }
 }
 

@@ -103,7 +103,8 @@ pub enum Refusal {
         /// The next id.
         expected: RequestId,
     },
-    /// The entry's budget or the session's cache is full; retry.
+    /// The entry's budget or the session's cache is full; retry. Also for a command in the cache,
+    /// once the entry's responses are at their bound.
     Overloaded,
     /// Larger than the limit.
     TooLarge {
@@ -185,7 +186,7 @@ pub enum OperationResult {
         /// Which.
         hash: ModuleHash,
     },
-    /// It is not.
+    /// It is not, or limits were not set that the module in force does not meet.
     NotActivated(NotActivated),
     /// A setting, a level, a mark or a checkpoint took effect.
     Done,
@@ -231,6 +232,9 @@ impl OperationResult {
             }
             Self::NotActivated(why) => {
                 out.u8(10).bytes(why.slug().as_bytes());
+                if let NotActivated::Failed(response) = why {
+                    response.encode(out);
+                }
             }
             Self::Done => {
                 out.u8(11);

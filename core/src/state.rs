@@ -42,6 +42,15 @@ pub enum Order {
     Descending,
 }
 
+impl Order {
+    pub(crate) fn is_before(self, a: &[u8], b: &[u8]) -> bool {
+        match self {
+            Self::Ascending => a < b,
+            Self::Descending => a > b,
+        }
+    }
+}
+
 /// What a scan's visitor wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visit {

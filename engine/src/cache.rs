@@ -197,3 +197,42 @@ fn checksum(key: CodeKey, code: &[u8]) -> blake3::Hash {
     hasher.update(MAGIC).update(&key.to_bytes()).update(code);
     hasher.finalize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8) -> CodeKey {
+        CodeKey {
+            engine: [1; 32],
+            module: ModuleHash([number; 32]),
+        }
+    }
+
+    #[test]
+    fn seal_holds_for_its_key_and_bytes_only() {
+        let sealed = seal(key(1), b"code");
+        assert_eq!(unseal(key(1), &sealed), Some(&b"code"[..]));
+        assert_eq!(unseal(key(2), &sealed), None);
+        for index in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[index] ^= 0x10;
+            assert_eq!(unseal(key(1), &damaged), None, "{index}");
+            assert_eq!(unseal(key(1), &sealed[..index]), None, "{index}");
+        }
+    }
+
+    #[test]
+    fn oldest_files_go() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = FileCache::open(folder.path()).expect("a cache");
+        let count = FILES_MAX as u8 + 3;
+        for number in 0..count {
+            cache.put(key(number), &[number]).expect("a write");
+        }
+        let left = fs::read_dir(folder.path()).expect("a list").count();
+        assert_eq!(left, FILES_MAX);
+        let newest = cache.get(key(count - 1)).expect("a read");
+        assert_eq!(newest, Some(vec![count - 1]));
+    }
+}

@@ -103,3 +103,82 @@ fn pool(instances_max: u32) -> PoolingAllocationConfig {
         .pagemap_scan(Enabled::Auto);
     pool
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What wasmtime says of a configuration. Results depend on it: a change here is a new level.
+    #[test]
+    fn facts_of_level_1_are_pinned() {
+        for (config, has_fuel) in [(operations(), true), (queries(1), false)] {
+            let facts = format!("{config:?}");
+            let proposals: Vec<&str> = facts
+                .split(", ")
+                .filter_map(|fact| {
+                    let fact = fact.strip_prefix("Config { ").unwrap_or(fact);
+                    fact.strip_prefix("wasm_")?.strip_suffix(": true")
+                })
+                .collect();
+            assert_eq!(
+                proposals,
+                [
+                    "mutable_global",
+                    "saturating_float_to_int",
+                    "sign_extension",
+                    "reference_types",
+                    "multi_value",
+                    "bulk_memory",
+                    "floats",
+                    "function_references",
+                    "call_indirect_overlong",
+                    "bulk_memory_opt",
+                ]
+            );
+            for fact in [
+                String::from("strategy: Some(Cranelift)"),
+                r#""enable_nan_canonicalization": ("true""#.into(),
+                r#""opt_level": ("speed""#.into(),
+                format!("consume_fuel: {has_fuel}"),
+                "relaxed_simd_deterministic: true".into(),
+                "memory_may_move: false".into(),
+            ] {
+                assert!(facts.contains(&fact), "{fact}");
+            }
+        }
+    }
+
+    /// Besides what admission refuses, by a parser of its own.
+    #[test]
+    fn engines_refuse_every_proposal_that_is_off() {
+        for config in [operations(), queries(1)] {
+            let engine = wasmtime::Engine::new(&config).expect("a valid configuration");
+            for (proposal, wat) in [
+                ("SIMD", "(module (func (drop (v128.const i64x2 0 0))))"),
+                ("threads", "(module (memory 1 1 shared))"),
+                ("64-bit memory", "(module (memory i64 1 1))"),
+                ("multiple memories", "(module (memory 1 1) (memory 1 1))"),
+                ("tail calls", "(module (func $f (return_call $f)))"),
+                (
+                    "extended constant expressions",
+                    "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
+                ),
+                ("external references", "(module (func (param externref)))"),
+                ("garbage collection", "(module (type (struct)))"),
+                ("exceptions", "(module (tag $e) (func (throw $e)))"),
+                (
+                    "wide arithmetic",
+                    "(module (func (result i64 i64)
+                         (i64.mul_wide_u (i64.const 1) (i64.const 2))))",
+                ),
+                ("custom page sizes", "(module (memory 1 1 (pagesize 1)))"),
+            ] {
+                let code = wat::parse_str(wat).expect("valid text");
+                assert!(
+                    wasmtime::Module::validate(&engine, &code).is_err(),
+                    "{proposal}"
+                );
+            }
+        }
+    }
+}

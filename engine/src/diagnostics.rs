@@ -74,6 +74,9 @@ pub enum Diagnostic {
 }
 
 /// Where diagnostics go. It is called while guest code runs: it must return soon and not panic.
+///
+/// One instance gives at most [`LOG_LINES_MAX`] lines and one trap. How many instances there are in a
+/// second is the clients' doing, so a sink that keeps what it gets should limit its rate.
 pub trait Diagnostics: fmt::Debug + Send + Sync {
     /// Takes a diagnostic of `module`.
     fn report(&self, module: ModuleHash, diagnostic: Diagnostic);

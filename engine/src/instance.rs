@@ -84,7 +84,9 @@ impl WasmInstance {
 
     /// Ends calls when the engine's epoch has advanced `ticks` times from now.
     pub(crate) fn set_deadline(&mut self, ticks: u64) {
-        self.store.set_epoch_deadline(ticks);
+        // wasmtime adds it to the epoch, unchecked.
+        self.store
+            .set_epoch_deadline(ticks.min(u64::from(u32::MAX)));
     }
 
     fn call_here(
@@ -103,8 +105,12 @@ impl WasmInstance {
             self.store.set_fuel(fuel).map_err(internal)?;
         }
         let outcome = match self.run(export, input, context) {
-            Ok(outcome) => outcome,
-            Err(error) => Err(self.classify(export, &error)?),
+            Ok(outcome) => outcome.inspect_err(|trap| self.report(export, *trap, None)),
+            Err(error) => {
+                let trap = self.classify(export, &error)?;
+                self.report(export, trap, error.downcast_ref());
+                Err(trap)
+            }
         };
         let fuel = match metering {
             Metering::Fuel => fuel - self.store.get_fuel().map_err(internal)?.min(fuel),
@@ -179,21 +185,22 @@ impl WasmInstance {
     /// is the host's.
     #[cold]
     fn classify(&self, export: Export, error: &wasmtime::Error) -> Result<Trap, Fault> {
+        if let Some(Stop(stop)) = error.downcast_ref::<Stop>() {
+            return match stop {
+                CallError::Trap(trap) => Ok(*trap),
+                CallError::Fault(fault) => Err(fault.clone()),
+            };
+        }
+        error
+            .downcast_ref::<wasmtime::Trap>()
+            .and_then(|trap| trap_of_guest(*trap, self.store.data().metering))
+            .ok_or_else(|| Fault::new(format!("call a module's {export:?}: {error:#}")))
+    }
+
+    #[cold]
+    fn report(&self, export: Export, trap: Trap, backtrace: Option<&WasmBacktrace>) {
         let guest = self.store.data();
-        let trap = if let Some(Stop(stop)) = error.downcast_ref::<Stop>() {
-            match stop {
-                CallError::Trap(trap) => *trap,
-                CallError::Fault(fault) => return Err(fault.clone()),
-            }
-        } else {
-            error
-                .downcast_ref::<wasmtime::Trap>()
-                .and_then(|trap| trap_of_guest(*trap, guest.metering))
-                .ok_or_else(|| Fault::new(format!("call a module's {export:?}: {error:#}")))?
-        };
-        let backtrace = error
-            .downcast_ref::<WasmBacktrace>()
-            .map_or_else(Vec::new, function_names);
+        let backtrace = backtrace.map_or_else(Vec::new, function_names);
         guest.diagnostics.report(
             guest.module,
             Diagnostic::Trapped {
@@ -202,7 +209,6 @@ impl WasmInstance {
                 backtrace,
             },
         );
-        Ok(trap)
     }
 }
 

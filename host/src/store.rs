@@ -8,6 +8,7 @@ use std::pin::Pin;
 pub mod backend;
 pub mod disk;
 pub mod file_disk;
+pub mod log;
 pub mod memory_disk;
 
 /// Identity of a data directory, written into both files when it is created and checked at each

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Longest handshake command and longest text that a READY of a known implementation comes near.
+/// Room for the READY of a peer with the longest Identity and some properties of its own.
 const HANDSHAKE_BYTES_FLOOR: usize = 512;
 
 /// The limits of an endpoint, with what happens at each. All are per connection but for those that

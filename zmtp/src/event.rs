@@ -25,7 +25,6 @@ impl fmt::Display for RoutingId {
 
 /// Something that happened to a connection. For each id: one `Connected`, then its messages in
 /// order, then one `Disconnected`.
-#[derive(Debug)]
 pub enum Event {
     /// A peer completed its handshake and can be sent to.
     Connected {
@@ -51,6 +50,34 @@ pub enum Event {
         /// Why it ended.
         reason: DisconnectReason,
     },
+}
+
+impl fmt::Debug for Event {
+    /// Gives the length of a payload, not its bytes.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected {
+                id,
+                peer_type,
+                remote,
+            } => formatter
+                .debug_struct("Connected")
+                .field("id", id)
+                .field("peer_type", peer_type)
+                .field("remote", remote)
+                .finish(),
+            Self::Message { id, payload } => formatter
+                .debug_struct("Message")
+                .field("id", id)
+                .field("payload_bytes", &payload.len())
+                .finish(),
+            Self::Disconnected { id, reason } => formatter
+                .debug_struct("Disconnected")
+                .field("id", id)
+                .field("reason", reason)
+                .finish(),
+        }
+    }
 }
 
 /// Why a connection ended after its handshake.

@@ -7,10 +7,11 @@ mod peer;
 use std::time::Duration;
 
 use quorate_zmtp::{Config, PeerType, Refusal};
+use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 
 use self::peer::{
     CLIENT_GREETING, CLIENT_READY, DEALER_READY, OUR_GREETING, ROUTER_READY, SERVER_READY, Server,
-    wait_for,
+    wait_for, within,
 };
 
 fn ready(properties: &[(&[u8], &[u8])]) -> Vec<u8> {
@@ -114,9 +115,7 @@ async fn a_greeting_that_ends_early_is_closed() {
     for length in 1..64 {
         let mut peer = server.connect().await;
         peer.send(&CLIENT_GREETING[..length]).await;
-        tokio::io::AsyncWriteExt::shutdown(&mut peer.stream)
-            .await
-            .unwrap();
+        peer.stream.shutdown().await.unwrap();
         assert_eq!(peer.rest().await, OUR_GREETING);
     }
     let counters = server.endpoint.counters();
@@ -132,26 +131,18 @@ async fn a_trickled_handshake_is_closed_at_its_time_limit() {
         ..Config::default()
     };
     let mut server = Server::start(config);
-    let trickles = (0..500).map(|_| async {
+    let mut trickles = JoinSet::new();
+    for _ in 0..500 {
         let mut peer = server.connect().await;
-        for byte in CLIENT_GREETING {
-            peer.try_send(&[*byte]).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        peer.rest().await;
-    });
-    // One task for all: the peers are slow by themselves.
-    let mut trickles = trickles.map(Box::pin).collect::<Vec<_>>();
-    for trickle in &mut trickles {
-        std::future::poll_fn(|context| {
-            let _ = std::future::Future::poll(trickle.as_mut(), context);
-            std::task::Poll::Ready(())
-        })
-        .await;
+        trickles.spawn(async move {
+            for byte in CLIENT_GREETING {
+                peer.try_send(&[*byte]).await;
+                sleep(Duration::from_millis(20)).await;
+            }
+            peer.rest().await;
+        });
     }
-    for trickle in trickles {
-        trickle.await;
-    }
+    within("the end of all", trickles.join_all()).await;
     let counters = server.endpoint.counters();
     wait_for("all are refused", || {
         counters.refused(Refusal::Timeout) == 500
@@ -292,7 +283,7 @@ async fn other_socket_types_are_told_why() {
         let ready = ready(&[(b"Socket-Type", name.as_bytes())]);
         let bytes = [CLIENT_GREETING.as_slice(), &ready].concat();
         let rest = refused(&mut server, &bytes, Refusal::SocketType).await;
-        assert_eq!(rest, b"\x04\x21\x05ERROR\x1aIncompatible socket type");
+        assert_eq!(rest, b"\x04\x1f\x05ERROR\x18Incompatible socket type");
     }
     server.assert_serves().await;
 }

@@ -5,7 +5,7 @@
 mod peer;
 
 use bytes::Bytes;
-use quorate_zmtp::{Config, DisconnectReason, Event, PeerType};
+use quorate_zmtp::{Config, DisconnectReason, PeerType};
 use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 use self::peer::{Server, within};
@@ -101,29 +101,21 @@ async fn a_dealer_that_was_closed_comes_back_under_another_id() {
         .unwrap();
     assert_eq!(receive(&mut dealer).await, [Bytes::from_static(b"one")]);
     server.endpoint.close(first);
-    // The socket reconnects by itself, while it is being received from.
-    let again = tokio::spawn(async move {
-        loop {
-            // It may report the loss before it goes on.
-            if let Ok(message) = within("a message", dealer.recv()).await {
-                break message.into_vec();
-            }
-        }
-    });
-    let mut second = None;
-    let mut closed = false;
-    while second.is_none() || !closed {
-        match server.event().await {
-            Event::Connected { id, .. } => second = Some(id),
-            Event::Disconnected { id, .. } => closed |= id == first,
-            other @ Event::Message { .. } => panic!("unexpected {other:?}"),
-        }
-    }
-    let second = second.unwrap();
+    assert_eq!(
+        server.disconnected().await,
+        (first, DisconnectReason::Closed)
+    );
+
+    // This DEALER does not reconnect by itself.
+    let address = format!("tcp://{}", server.endpoint.local_address());
+    within("the connection", dealer.connect(&address))
+        .await
+        .unwrap();
+    let (second, _) = server.connected().await;
     assert_ne!(first, second);
     server
         .endpoint
         .send(second, Bytes::from_static(b"two"))
         .unwrap();
-    assert_eq!(again.await.unwrap(), [Bytes::from_static(b"two")]);
+    assert_eq!(receive(&mut dealer).await, [Bytes::from_static(b"two")]);
 }

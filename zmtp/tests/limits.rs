@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_zmtp::{BindError, Config, DisconnectReason, Listener, Refusal, SendError, Spawner};
+use tokio::io::AsyncWriteExt;
 
-use self::peer::{Server, wait_for};
+use self::peer::{Server, wait_for, within};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -148,13 +149,8 @@ async fn a_flood_of_pings_that_reads_no_pongs_ends() {
     let mut server = Server::start(config);
     let (mut peer, id) = server.client().await;
     let pings = b"\x04\x17\x04PING\x01\x2c0123456789abcdef".repeat(10_000);
-    let flood = async {
-        while tokio::io::AsyncWriteExt::write_all(&mut peer.stream, &pings)
-            .await
-            .is_ok()
-        {}
-    };
-    peer::within("the end of the flood", flood).await;
+    let flood = async { while peer.stream.write_all(&pings).await.is_ok() {} };
+    within("the end of the flood", flood).await;
     assert_eq!(server.disconnected().await, (id, DisconnectReason::Slow));
 }
 
@@ -217,9 +213,12 @@ async fn long_messages_wait_for_room_and_all_arrive() {
         ..Config::default()
     };
     let mut server = Server::start(config);
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        peers.push(server.client().await.0);
+    }
     let mut senders = Vec::new();
-    for number in 0..4_u8 {
-        let (mut peer, _) = server.client().await;
+    for (number, mut peer) in (0_u8..).zip(peers) {
         senders.push(tokio::spawn(async move {
             let body = vec![number; 1 << 20];
             for _ in 0..3 {

@@ -9,8 +9,8 @@ use quorate_protocol::{
 use tokio::time::Instant;
 
 use super::{
-    Action, Credentials, Direction, Phase, Session, commands::Reaction, keep_alive::KeepAlive,
-    tracker::Verdict,
+    Action, Credentials, Phase, Session, commands::Reaction, keep_alive::KeepAlive,
+    lifecycle::Direction, tracker::Verdict,
 };
 use crate::{AttemptError, SessionEnd, Topology};
 

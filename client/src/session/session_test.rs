@@ -8,7 +8,7 @@ mod model;
 use quorate_protocol::{
     CommitIndex, LogIndex, NodeId,
     limits::{COMMAND_BYTES_MAX, SESSION_PENDING_MAX},
-    v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason},
+    v2::{Member, Outcome, RejectReason, ServerMessage, SessionCloseReason},
 };
 use tokio::sync::oneshot::error::TryRecvError;
 

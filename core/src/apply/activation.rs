@@ -2,12 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
-use super::invoke::{input, tag};
+use super::invoke::{Called, input, tag};
 use super::{Applying, read};
 use crate::entry::CHUNK_BYTES_MAX;
 use crate::keys;
 use crate::limits::Limits;
-use crate::module::{Export, Manifest, ModuleHash, Modules};
+use crate::module::{Export, Manifest, ModuleHash, Modules, Trap};
+use crate::overlay::scan_through;
 use crate::records::{ActiveModule, ModuleRecord, NotActivated};
 use crate::result::{OperationResult, Refusal, Response};
 use crate::state::{Fault, Order, Read, Visit};
@@ -53,11 +54,17 @@ impl Applying<'_> {
     fn modules_kept(&self) -> Result<usize, Fault> {
         let (start, end) = keys::modules();
         let mut count = 0;
-        self.base
-            .scan(&start, Some(&end), Order::Ascending, &mut |_, _| {
+        scan_through(
+            &[&self.own],
+            &**self.base,
+            &start,
+            Some(&end),
+            Order::Ascending,
+            &mut |_, _| {
                 count += 1;
                 Visit::More
-            })?;
+            },
+        )?;
         Ok(count)
     }
 
@@ -80,42 +87,37 @@ impl Applying<'_> {
             index: self.index,
             manifest,
         };
-        let failed = match self.active.clone() {
-            None => self.install(&next, argument)?,
-            Some(current) => self.upgrade(&current, &next, argument)?,
+        let called = match self.active.clone() {
+            None => self.run_as(&next, Export::Init, tag::INIT, argument)?,
+            Some(current) => self.migrate(&current, &next, argument)?,
         };
-        if let Some(why) = failed {
-            return not(why);
-        }
+        let called = match called {
+            Ok(called) => called,
+            Err(why) => return not(why),
+        };
         self.put(keys::ACTIVE.to_vec(), &next);
         self.active = Some(next);
-        self.instance = None;
+        // Only now: a session that the migration closes is told to the new module, over its data.
+        if let Some(called) = called {
+            self.settle(called)?;
+        }
         Ok(OperationResult::Activated { hash })
-    }
-
-    /// Into an empty store: `init`.
-    fn install(
-        &mut self,
-        next: &ActiveModule,
-        argument: &[u8],
-    ) -> Result<Option<NotActivated>, Fault> {
-        self.run_as(next, Export::Init, tag::INIT, argument)
     }
 
     /// Over the data of an earlier version of the same module. No hook of the old module runs, but
     /// for the way down, so a bad version never blocks its successor.
-    fn upgrade(
+    fn migrate(
         &mut self,
         current: &ActiveModule,
         next: &ActiveModule,
         argument: &[u8],
-    ) -> Result<Option<NotActivated>, Fault> {
+    ) -> Result<Result<Option<Called>, NotActivated>, Fault> {
         let (from, to) = (current.manifest.state_version, next.manifest.state_version);
         if current.manifest.name != next.manifest.name {
-            return Ok(Some(NotActivated::OtherName));
+            return Ok(Err(NotActivated::OtherName));
         }
         if from == to {
-            return Ok(None);
+            return Ok(Ok(None));
         }
         let mut body = Vec::with_capacity(8 + argument.len());
         body.extend_from_slice(&from.to_le_bytes());
@@ -126,19 +128,19 @@ impl Applying<'_> {
         } else if current.manifest.migrates_down_to.contains(&to) {
             self.run_as(current, Export::MigrateDown, tag::MIGRATE, &body)
         } else {
-            Ok(Some(NotActivated::NoMigration { from, to }))
+            Ok(Err(NotActivated::NoMigration { from, to }))
         }
     }
 
-    /// Calls an export of `module`, which need not be in force. `None`: it succeeded, or does not
-    /// exist and is optional; otherwise nothing was written.
+    /// Calls an export of `module`, which need not be in force. What it wrote and emitted is not
+    /// settled yet. `None`: the export does not exist and is optional.
     fn run_as(
         &mut self,
         module: &ActiveModule,
         export: Export,
         tag: u8,
         body: &[u8],
-    ) -> Result<Option<NotActivated>, Fault> {
+    ) -> Result<Result<Option<Called>, NotActivated>, Fault> {
         let in_force = self.active.replace(module.clone());
         self.instance = None;
         let input = input(&self.header(None), tag, |input| {
@@ -148,16 +150,13 @@ impl Applying<'_> {
         self.active = in_force;
         self.instance = None;
         let called = called?;
-        let is_absent = export == Export::Init
-            && called.response == Response::Trapped(crate::module::Trap::NoSuchExport);
-        match called.response {
-            Response::Success(_) => {
-                self.settle(called)?;
-                Ok(None)
-            }
+        let is_absent =
+            export == Export::Init && called.response == Response::Trapped(Trap::NoSuchExport);
+        Ok(match called.response {
+            Response::Success(_) => Ok(Some(called)),
             _ if is_absent => Ok(None),
-            failed => Ok(Some(NotActivated::Failed(failed))),
-        }
+            failed => Err(NotActivated::Failed(failed)),
+        })
     }
 }
 
@@ -181,7 +180,7 @@ pub(crate) fn load(
 }
 
 /// Assembles, verifies and loads a module. The inner result is equal on every node.
-fn check(
+pub(super) fn check(
     state: &dyn Read,
     modules: &dyn Modules,
     hash: ModuleHash,

@@ -39,14 +39,10 @@ impl Applying<'_> {
         };
         let payload_hash = payload_hash(payload);
         if let Some(cached) = self.cached(id, &progress)? {
-            self.stats.cache_hits += 1;
             if cached.response != Response::Void && cached.payload_hash != payload_hash {
                 return Ok(OperationResult::Refused(Refusal::Conflict));
             }
-            return Ok(OperationResult::Responded {
-                index: cached.index,
-                response: cached.response,
-            });
+            return Ok(self.answer_again(cached));
         }
         let eviction = match self.admit(id, &progress, payload.len())? {
             Ok(eviction) => eviction,
@@ -71,10 +67,7 @@ impl Applying<'_> {
             Err(refusal) => return Ok(OperationResult::Refused(refusal)),
         };
         if let Some(cached) = self.cached(id, &progress)? {
-            return Ok(OperationResult::Responded {
-                index: cached.index,
-                response: cached.response,
-            });
+            return Ok(self.answer_again(cached));
         }
         let eviction = match self.admit(id, &progress, 0)? {
             Ok(eviction) => eviction,
@@ -86,6 +79,18 @@ impl Applying<'_> {
             index: self.index,
             response: Response::Void,
         })
+    }
+
+    fn answer_again(&mut self, cached: CachedResponse) -> OperationResult {
+        if self.are_responses_used() {
+            return OperationResult::Refused(Refusal::Overloaded);
+        }
+        self.count_response(&cached.response);
+        self.stats.cache_hits += 1;
+        OperationResult::Responded {
+            index: cached.index,
+            response: cached.response,
+        }
     }
 
     /// The session's progress, unless the session is gone or this connection is an older one.

@@ -24,7 +24,6 @@ impl Applying<'_> {
                     key,
                     payload,
                 } => {
-                    self.count_effect_bytes(key.len() + payload.len());
                     self.cancel_timer(&key)?;
                     let timer = Timer {
                         due_us,
@@ -46,7 +45,6 @@ impl Applying<'_> {
 
     /// One emit: its payload is stored once, however many sessions it goes to.
     fn request(&mut self, sessions: Vec<[u8; 16]>, payload: &Value) -> Result<(), Fault> {
-        self.count_effect_bytes(sessions.len() * 16 + payload.len());
         let place = (self.index, self.position, self.emits);
         self.emits += 1;
         let entry = OutboxEntry {

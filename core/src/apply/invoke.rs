@@ -40,7 +40,9 @@ pub(super) struct Running {
 }
 
 /// What the entry's operations have used of its budget: four times one operation's limits. An
-/// operation starts only if at most three times are used, and then has its own full limits.
+/// operation starts only if at most three times are used, and then has its own full limits. What must
+/// execute at any time (close, acknowledge, and the sessions that an operation ends on its way) does
+/// so without its hook once all four are used.
 #[derive(Default)]
 pub(super) struct Budget {
     fuel: u64,
@@ -87,12 +89,31 @@ pub struct Header {
     pub session: Option<SessionId>,
 }
 
+/// An entry's budget, in limits of one operation.
+const BUDGET_OPERATIONS: u64 = 4;
+
 impl Applying<'_> {
-    /// Whether another operation may start.
+    /// Whether no other operation may start.
     pub(super) fn is_budget_used(&self) -> bool {
+        self.has_used(BUDGET_OPERATIONS - 1)
+    }
+
+    /// Whether no other answer from the cache may join the entry's responses: a command sent again
+    /// costs no execution, but its response is held once more.
+    pub(super) fn are_responses_used(&self) -> bool {
+        let limit = self.limits.module.response_bytes_max;
+        self.budget.response_bytes > limit.saturating_mul(BUDGET_OPERATIONS - 1)
+    }
+
+    pub(super) fn count_response(&mut self, response: &Response) {
+        self.budget.response_bytes += response.bytes();
+    }
+
+    /// Whether the entry has used more than `times` the limits of one operation.
+    fn has_used(&self, times: u64) -> bool {
         let limits = &self.limits.module;
         let used = &self.budget;
-        let over = |used: u64, limit: u64| used > limit.saturating_mul(3);
+        let over = |used: u64, limit: u64| used > limit.saturating_mul(times);
         over(used.fuel, limits.fuel_per_command)
             || over(used.written_bytes, limits.write_bytes_max)
             || over(used.response_bytes, limits.response_bytes_max)
@@ -146,12 +167,13 @@ impl Applying<'_> {
             let ran = running
                 .instance
                 .call(export, input, fuel, &mut self.context);
-            let written_bytes = self.context.written_bytes();
+            self.budget.written_bytes += self.context.written_bytes();
+            self.budget.effects += self.context.effects().len() as u64;
+            self.budget.effect_bytes += self.context.effect_bytes();
             let (data, writes, effects) = self.context.finish();
             self.data = data;
             let ran = ran?;
             self.budget.fuel += ran.fuel;
-            self.budget.written_bytes += written_bytes;
             self.stats.fuel += ran.fuel;
             self.stats.calls += 1;
             let first = running.served == 0;
@@ -159,7 +181,7 @@ impl Applying<'_> {
             if !ran.spent {
                 self.instance = Some(running);
             }
-            let response = match ran.outcome {
+            let response = match self.limited(ran.outcome) {
                 Ok(Outcome::Success(payload)) => Response::Success(payload),
                 Ok(Outcome::ApplicationError { code, payload }) => {
                     Response::ApplicationError { code, payload }
@@ -177,18 +199,21 @@ impl Applying<'_> {
         }
     }
 
-    fn account(&mut self, response: Response, writes: Overlay, effects: Vec<Effect>) -> Called {
+    /// A response over its limit is a trap like any other.
+    fn limited(&self, outcome: Result<Outcome, Trap>) -> Result<Outcome, Trap> {
         let bytes_max = self.limits.module.response_bytes_max;
-        let response = match response {
-            Response::Success(payload) | Response::ApplicationError { payload, .. }
+        match outcome {
+            Ok(Outcome::Success(payload) | Outcome::ApplicationError { payload, .. })
                 if payload.len() as u64 > bytes_max =>
             {
-                self.stats.traps.push(Trap::ResponseLimit);
-                Response::Trapped(Trap::ResponseLimit)
+                Err(Trap::ResponseLimit)
             }
             other => other,
-        };
-        self.budget.response_bytes += response.bytes();
+        }
+    }
+
+    fn account(&mut self, response: Response, writes: Overlay, effects: Vec<Effect>) -> Called {
+        self.count_response(&response);
         match response {
             Response::Success(_) => Called {
                 response,
@@ -206,12 +231,12 @@ impl Applying<'_> {
     /// Lets a successful call's writes and effects take effect; those of a failed one are gone.
     pub(super) fn settle(&mut self, called: Called) -> Result<Response, Fault> {
         self.data.merge(called.writes);
-        self.budget.effects += called.effects.len() as u64;
         self.effects(called.effects)?;
         Ok(called.response)
     }
 
-    /// Calls a hook whose failure changes nothing but a count.
+    /// Calls a hook whose failure changes nothing but a count. Once the entry's budget is used up
+    /// the hook fails without being called, so that a chain of them is bounded.
     pub(super) fn hook(
         &mut self,
         session: Option<SessionId>,
@@ -221,13 +246,21 @@ impl Applying<'_> {
         if self.active.is_none() {
             return Ok(());
         }
+        if self.has_used(BUDGET_OPERATIONS) {
+            self.count_hook_failure();
+            return Ok(());
+        }
         let called = self.call_event(session, tag, body)?;
         if !matches!(called.response, Response::Success(_)) {
-            self.meta.hook_failures += 1;
-            self.stats.hook_failures += 1;
+            self.count_hook_failure();
         }
         self.settle(called)?;
         Ok(())
+    }
+
+    fn count_hook_failure(&mut self) {
+        self.meta.hook_failures += 1;
+        self.stats.hook_failures += 1;
     }
 
     fn instantiate(&self) -> Result<Box<dyn Instance>, Fault> {
@@ -241,9 +274,5 @@ impl Applying<'_> {
             super::activation::load(&**self.base, self.modules, active.hash, &self.limits)?;
         }
         self.modules.instantiate(active.hash, &self.limits.module)
-    }
-
-    pub(super) fn count_effect_bytes(&mut self, bytes: usize) {
-        self.budget.effect_bytes += bytes as u64;
     }
 }

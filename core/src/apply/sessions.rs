@@ -35,7 +35,7 @@ impl Applying<'_> {
         if has_key
             && let Some(existing) = self.get::<SessionId>(&keys::creation_key(&creation_key))?
         {
-            return self.create_again(existing);
+            return self.create_again(existing, secret_hash);
         }
         if self.meta.sessions >= self.limits.sessions_max {
             return Ok(OperationResult::Refused(Refusal::TooManySessions));
@@ -79,8 +79,20 @@ impl Applying<'_> {
         })
     }
 
-    /// The answer to the first create was lost: the same session, over a new connection.
-    fn create_again(&mut self, session: SessionId) -> Result<OperationResult, Fault> {
+    /// The answer to the first create was lost: the same session, over a new connection. The secret
+    /// was lost with it, so that of the new answer replaces it; the creation key proves the client.
+    fn create_again(
+        &mut self,
+        session: SessionId,
+        secret_hash: [u8; 32],
+    ) -> Result<OperationResult, Fault> {
+        let key = keys::profile(session);
+        if let Some(mut profile) = self.get::<Profile>(&key)?
+            && profile.secret_hash != secret_hash
+        {
+            profile.secret_hash = secret_hash;
+            self.put(key, &profile);
+        }
         match self.continue_session(session)? {
             OperationResult::Continued {
                 generation,

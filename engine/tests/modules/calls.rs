@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::module::{Export, ModuleLimits, Modules as _, Outcome, Trap};
-use quorate_engine::{Config, Diagnostic, Engine, LOG_LINES_MAX, LogLevel};
+use quorate_engine::{Config, Diagnostic, Engine, INSTANCES_MAX, LOG_LINES_MAX, LogLevel};
 
 use crate::common::probe::{ABORT, DATA, LOG, PUT, Probe};
 use crate::common::{
@@ -167,7 +167,7 @@ fn memory_grow_bomb_ends_at_the_limit() {
             (if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then
                 (local.set $pages (i32.add (local.get $pages) (i32.const 1)))
                 (br $again))))
-        (drop (memory.grow (i32.const -1)))
+        (drop (memory.grow (i32.const 5)))
         (i32.store8 (i32.const 64) (i32.const 0))
         (i32.store (i32.const 65) (local.get $pages))";
     let ran = run(&apply(&format!("{body} {}", pair(64, 5))));
@@ -204,13 +204,23 @@ fn table_grow_bomb_ends_at_the_limit() {
         apply_function(&format!(
             "(loop $again (br_if $again
                  (i32.ne (table.grow $t (ref.null func) (i32.const 1)) (i32.const -1))))
-             (drop (table.grow $t (ref.null func) (i32.const 0x7fffffff)))
+             (drop (table.grow $t (ref.null func) (i32.const 5)))
              (i32.store8 (i32.const 64) (i32.const 0))
              (i32.store (i32.const 65) (table.size $t)) {}",
             pair(64, 5)
         ))
     );
     assert_eq!(response(&run(&module(&body))), 20_000_u32.to_le_bytes());
+}
+
+/// Growth is paid by what is asked for.
+#[test]
+fn absurd_growth_takes_all_fuel() {
+    let memory = "(drop (memory.grow (i32.const -1))) (i64.const 0)";
+    assert_eq!(trap(&apply(memory)), Trap::OutOfFuel);
+    let table = "(drop (table.grow (ref.null func) (i32.const -1))) (i64.const 0)";
+    let body = format!("(table 1 funcref) {}", apply_function(table));
+    assert_eq!(trap(&module(&body)), Trap::OutOfFuel);
 }
 
 #[test]
@@ -345,4 +355,49 @@ fn log_lines_are_escaped_and_limited() {
         found.last(),
         Some(&Diagnostic::LogLinesDropped { lines: 3 })
     );
+}
+
+#[test]
+fn one_instance_too_many_is_a_fault_until_one_is_dropped() {
+    let engine = Engine::new(Config::default()).unwrap();
+    let hash = load(&engine, &apply(&pair(0, 1)));
+    let make = || engine.instantiate(hash, &ModuleLimits::default());
+    let mut instances: Vec<_> = (0..INSTANCES_MAX).map(|_| make().unwrap()).collect();
+    assert!(make().is_err());
+    instances.pop();
+    assert!(make().is_ok());
+}
+
+/// A slot that another instance left in disorder is as new.
+#[test]
+fn memory_of_an_earlier_instance_is_not_seen() {
+    let wat = module(&format!(
+        "(global $g (mut i32) (i32.const 7)) (data (i32.const 65) \"\\07\") {}",
+        apply_function(&format!(
+            "(i32.store8 (i32.const 64) (i32.const 0))
+             (i32.store8 (i32.const 66) (i32.load8_u (i32.const 60000)))
+             (i32.store8 (i32.const 67) (global.get $g))
+             (i32.store8 (i32.const 68) (memory.size))
+             (drop (memory.grow (i32.const 1)))
+             (global.set $g (i32.const 9))
+             (i32.store8 (i32.const 60000) (i32.const 9))
+             (memory.copy (i32.const 100) (i32.const 65) (i32.const 1))
+             (i32.store8 (i32.const 65) (i32.const 9))
+             (i32.store8 (i32.const 65) (i32.load8_u (i32.const 100))) {}",
+            pair(64, 5)
+        ))
+    ));
+    let first = run(&wat);
+    assert_eq!(response(&first), [7, 0, 7, 1]);
+    for _ in 0..3 {
+        assert_eq!(run(&wat), first);
+    }
+    let mut shared = instance(&wat);
+    shared
+        .call(Export::Apply, b"", FUEL, &mut writes())
+        .unwrap();
+    let second = shared
+        .call(Export::Apply, b"", FUEL, &mut writes())
+        .unwrap();
+    assert_eq!(response(&second), [7, 9, 9, 2]);
 }

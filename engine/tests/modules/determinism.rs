@@ -81,16 +81,16 @@ fn fuel_of_level_1_is_pinned() {
     assert_eq!(
         found,
         [
-            ("empty", None, 0),
-            ("NaN bits", None, 0),
-            ("bulk memory", None, 0),
-            ("calls", None, 0),
+            ("empty", None, 4),
+            ("NaN bits", None, 39),
+            ("bulk memory", None, 9243),
+            ("calls", None, 13_014),
             ("loop", Some(Trap::OutOfFuel), 10_000_000),
-            ("unreachable", Some(Trap::Wasm), 0),
-            ("get", None, 0),
-            ("put", None, 0),
-            ("scan", None, 0),
-            ("delete range", None, 0),
+            ("unreachable", Some(Trap::Wasm), 3),
+            ("get", None, 1085),
+            ("put", None, 1090),
+            ("scan", None, 3641),
+            ("delete range", None, 5099),
         ]
     );
 }

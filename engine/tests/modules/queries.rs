@@ -28,6 +28,15 @@ fn query_reads() {
     assert_eq!(response(&ran), b"\x01\0\0\0\0\0\0\x001");
 }
 
+#[test]
+fn deadline_may_be_never_or_now() {
+    ENGINE.advance_epoch();
+    let hash = load(&ENGINE, probe::WAT);
+    let input = input(GET, &[DATA, 1, OUT, 1], 1, b"a");
+    assert!(query(hash, &input, u64::MAX).outcome.is_ok());
+    assert_eq!(query(hash, &input, 0).outcome, Err(Trap::Deadline));
+}
+
 /// FAULTS 57.
 #[test]
 fn query_cannot_write() {

@@ -1,11 +1,13 @@
 //! What the store calls do: sizes, orders, limits, and what is seen through the layers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::common::probe::{DATA, DELETE_RANGE, EMIT, GET, OUT, PUT, Probe, SCAN};
 use crate::common::{BrokenState, FUEL, MapState, probe, writes, writes_over};
 use quorate_core::context::{Access, Context, Effect};
 use quorate_core::module::{Export, ModuleLimits, Trap};
+use quorate_core::state::{Fault, Order, Read, Value, Visit};
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
@@ -261,5 +263,40 @@ fn broken_store_is_a_fault() {
         .call(Export::Apply, &input, FUEL, &mut probe.context)
         .unwrap_err();
     assert_eq!(fault.message, "the disk is broken");
+    assert_eq!(probe.context.writes().count(), 1);
+}
+
+#[derive(Debug)]
+struct PanickingState;
+
+impl Read for PanickingState {
+    fn get(&self, _: &[u8]) -> Result<Option<Value>, Fault> {
+        panic!("the store panicked")
+    }
+
+    fn scan(
+        &self,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: Order,
+        _: &mut dyn FnMut(&[u8], &Value) -> Visit,
+    ) -> Result<(), Fault> {
+        panic!("the store panicked")
+    }
+}
+
+/// A panic of the host goes through the guest to the caller, who finds the context as it was left.
+#[test]
+fn panic_of_the_host_is_no_trap() {
+    let mut probe = Probe::new(writes_over(Arc::new(PanickingState)));
+    probe.put("a", "1");
+    let input = probe::input(GET, &[DATA, 1, OUT, 0], 0, b"k");
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        probe
+            .instance
+            .call(Export::Apply, &input, FUEL, &mut probe.context)
+    }));
+    let message = panicked.unwrap_err();
+    assert_eq!(message.downcast_ref(), Some(&"the store panicked"));
     assert_eq!(probe.context.writes().count(), 1);
 }

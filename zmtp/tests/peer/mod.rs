@@ -16,27 +16,27 @@ use tokio::{
 };
 
 /// Far beyond what any step takes, for machines that are busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub const OUR_GREETING: &[u8; 64] = b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL\
+pub(crate) const OUR_GREETING: &[u8; 64] = b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL\
     \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// What libzmq 4.3.5 was seen to send as a CLIENT.
-pub const CLIENT_GREETING: &[u8; 64] = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01NULL\
+pub(crate) const CLIENT_GREETING: &[u8; 64] = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01NULL\
     \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-pub const CLIENT_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06CLIENT";
-pub const SERVER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06SERVER";
-pub const DEALER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
-pub const ROUTER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER";
+pub(crate) const CLIENT_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06CLIENT";
+pub(crate) const SERVER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06SERVER";
+pub(crate) const DEALER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
+pub(crate) const ROUTER_READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06ROUTER";
 
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future)
         .await
         .unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
 /// Polls `condition` until it holds.
-pub async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < DEADLINE, "waited too long until {what}");
@@ -44,46 +44,46 @@ pub async fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-pub struct Server {
-    pub endpoint: Endpoint,
-    pub events: Events,
+pub(crate) struct Server {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) events: Events,
 }
 
 impl Server {
-    pub fn start(config: Config) -> Self {
+    pub(crate) fn start(config: Config) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
         let (endpoint, events) = Listener::bind(config, address, Spawner::current()).unwrap();
         Self { endpoint, events }
     }
 
-    pub async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         within("an event", self.events.recv())
             .await
             .expect("the endpoint is up")
     }
 
-    pub async fn connected(&mut self) -> (RoutingId, PeerType) {
+    pub(crate) async fn connected(&mut self) -> (RoutingId, PeerType) {
         match self.event().await {
             Event::Connected { id, peer_type, .. } => (id, peer_type),
             other => panic!("expected a connection, got {other:?}"),
         }
     }
 
-    pub async fn message(&mut self) -> (RoutingId, Bytes) {
+    pub(crate) async fn message(&mut self) -> (RoutingId, Bytes) {
         match self.event().await {
             Event::Message { id, payload } => (id, payload),
             other => panic!("expected a message, got {other:?}"),
         }
     }
 
-    pub async fn disconnected(&mut self) -> (RoutingId, DisconnectReason) {
+    pub(crate) async fn disconnected(&mut self) -> (RoutingId, DisconnectReason) {
         match self.event().await {
             Event::Disconnected { id, reason } => (id, reason),
             other => panic!("expected the end of a connection, got {other:?}"),
         }
     }
 
-    pub async fn connect(&self) -> Peer {
+    pub(crate) async fn connect(&self) -> Peer {
         Peer {
             stream: TcpStream::connect(self.endpoint.local_address())
                 .await
@@ -92,21 +92,21 @@ impl Server {
     }
 
     /// A CLIENT after its handshake.
-    pub async fn client(&mut self) -> (Peer, RoutingId) {
+    pub(crate) async fn client(&mut self) -> (Peer, RoutingId) {
         let mut peer = self.connect().await;
         peer.shake_hands(CLIENT_READY, SERVER_READY).await;
         (peer, self.connected().await.0)
     }
 
     /// A DEALER after its handshake.
-    pub async fn dealer(&mut self) -> (Peer, RoutingId) {
+    pub(crate) async fn dealer(&mut self) -> (Peer, RoutingId) {
         let mut peer = self.connect().await;
         peer.shake_hands(DEALER_READY, ROUTER_READY).await;
         (peer, self.connected().await.0)
     }
 
     /// Shows that the endpoint still serves others.
-    pub async fn assert_serves(&mut self) {
+    pub(crate) async fn assert_serves(&mut self) {
         let (mut peer, id) = self.client().await;
         peer.send(b"\0\x02hi").await;
         assert_eq!(self.message().await, (id, Bytes::from_static(b"hi")));
@@ -117,19 +117,19 @@ impl Server {
     }
 }
 
-pub struct Peer {
-    pub stream: TcpStream,
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
 }
 
 impl Peer {
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         within("the endpoint to read", self.stream.write_all(bytes))
             .await
             .unwrap();
     }
 
     /// Sends to an endpoint that may have closed the connection already.
-    pub async fn try_send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
         let _ = within(
             "the endpoint to read or close",
             self.stream.write_all(bytes),
@@ -138,7 +138,7 @@ impl Peer {
     }
 
     #[track_caller]
-    pub fn expect<'a>(&'a mut self, expected: &'a [u8]) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn expect<'a>(&'a mut self, expected: &'a [u8]) -> impl Future<Output = ()> + 'a {
         let caller = std::panic::Location::caller();
         async move {
             let mut bytes = vec![0; expected.len()];
@@ -154,7 +154,7 @@ impl Peer {
         }
     }
 
-    pub async fn shake_hands(&mut self, ready: &[u8], answer: &[u8]) {
+    pub(crate) async fn shake_hands(&mut self, ready: &[u8], answer: &[u8]) {
         self.send(CLIENT_GREETING).await;
         self.expect(OUR_GREETING).await;
         self.send(ready).await;
@@ -162,7 +162,7 @@ impl Peer {
     }
 
     /// Waits for the end of the connection and returns what came before it.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         // An end is an end, also if it is a reset.
         let _ = within(

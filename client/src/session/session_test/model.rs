@@ -220,7 +220,7 @@ impl Run {
                 0 => self.break_link(),
                 1 => drop(self.to_client.pop_front()),
                 2 => self.duplicate(),
-                _ => self.into_limbo(),
+                _ => self.delay(),
             },
         }
         for (at, call) in self.calls.iter_mut().enumerate() {
@@ -308,7 +308,7 @@ impl Run {
         }
     }
 
-    fn into_limbo(&mut self) {
+    fn delay(&mut self) {
         self.limbo.extend(self.to_cluster.pop_front());
     }
 
