@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::query;
+use quorate_core::state::Fault;
+use tokio::sync::watch;
 
 use super::assembly::Settings;
 use crate::consensus::{Consensus, Failure};
@@ -38,20 +40,24 @@ pub(super) async fn keep(house: House) {
         tokio::select! {
             fault = house.failure.wait() => return house.stop_serving(fault.message).await,
             error = house.log.failed() => {
-                house.failure.set(quorate_core::state::Fault::new(error.to_string()));
+                house.failure.set(Fault::new(error.to_string()));
             }
-            failed = state_failed.wait_for(Option::is_some) => {
-                let fault = failed.ok().and_then(|failed| failed.clone());
-                house.failure.set(fault.unwrap_or_else(|| {
-                    quorate_core::state::Fault::new("the state store has ended")
-                }));
-            }
+            fault = failed(&mut state_failed) => house.failure.set(fault),
             () = house.driver.sleep(ROUND) => {
                 house.gauge();
                 house.purge(&mut purged).await;
             }
         }
     }
+}
+
+/// Waits until the state store fails.
+async fn failed(state: &mut watch::Receiver<Option<Fault>>) -> Fault {
+    match state.wait_for(Option::is_some).await {
+        Ok(failed) => failed.clone(),
+        Err(_) => None,
+    }
+    .unwrap_or_else(|| Fault::new("the state store has ended"))
 }
 
 impl House {
@@ -105,7 +111,7 @@ impl House {
             return;
         };
         if let Err(error) = self.log.set_purge_floor(durable.index).await {
-            self.failure.set(quorate_core::state::Fault::new(error.to_string()));
+            self.failure.set(Fault::new(error.to_string()));
             return;
         }
         let bounds = self.log.bounds();
