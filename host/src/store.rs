@@ -9,6 +9,7 @@ pub mod backend;
 pub mod disk;
 pub mod file_disk;
 pub mod memory_disk;
+pub mod state;
 
 /// Identity of a data directory, written into both files when it is created and checked at each
 /// start.
