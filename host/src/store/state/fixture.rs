@@ -1,5 +1,7 @@
 //! What the tests of the state share.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;

@@ -185,7 +185,9 @@ impl Inner {
     }
 
     fn write_spool(&self, base: &Base) -> Result<Spool, Fault> {
-        let name = format!("snapshot-{}.spool", self.id);
+        // Another attempt, given up by its caller, may still be writing.
+        let attempt = u64::from_be_bytes(self.driver.random());
+        let name = format!("snapshot-{}-{attempt:016x}.spool", self.id);
         let failed = |error| Fault::new(format!("write {name}: {error}"));
         let mut file = self.disk.create(&name).map_err(failed)?;
         let written = self.write_stream(base, &mut *file);

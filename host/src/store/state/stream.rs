@@ -137,6 +137,12 @@ impl<'f> StreamWriter<'f> {
     }
 }
 
+/// A key and its value.
+pub(super) struct Record<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: Vec<u8>,
+}
+
 /// Why a stream is not taken.
 #[derive(Debug)]
 pub(super) enum StreamError {
@@ -229,7 +235,7 @@ impl<'f> StreamReader<'f> {
     }
 
     /// The next record; `None` after the last, once the end was checked.
-    pub(super) fn next(&mut self) -> Result<Option<(&[u8], Vec<u8>)>, StreamError> {
+    pub(super) fn next(&mut self) -> Result<Option<Record<'_>>, StreamError> {
         if self.records_left == 0 {
             self.check_end()?;
             return Ok(None);
@@ -242,7 +248,8 @@ impl<'f> StreamReader<'f> {
         if self.last_key.as_ref().is_some_and(|last| *last >= key) {
             return Err(malformed("its keys do not ascend"));
         }
-        Ok(Some((self.last_key.insert(key), value)))
+        let key = self.last_key.insert(key);
+        Ok(Some(Record { key, value }))
     }
 
     fn check_end(&mut self) -> Result<(), StreamError> {
