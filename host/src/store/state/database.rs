@@ -13,7 +13,8 @@ use quorate_core::state::{Fault, Order, Value};
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, Table, TableDefinition};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::marks::{Contents, Header, Progress};
+use super::marks::{Contents, FORMAT, Header, Progress};
+use super::scrub::Tally;
 use super::{OpenCheck, OpenError};
 use crate::store::backend::BoxedBackend;
 use crate::store::disk::Disk;
@@ -67,7 +68,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("the database panicked")
 }
 
-fn checksum(key: &[u8], value: &[u8]) -> u64 {
+pub(super) fn checksum(key: &[u8], value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, xxh3_64(key))
 }
 
@@ -148,7 +149,7 @@ impl Database {
                 Ok(Some(value.to_vec()))
             };
             let (header, contents) = Header::decode(mark)?;
-            if data.len()? != contents.keys {
+            if header.format == FORMAT && data.len()? != contents.keys {
                 let (found, keys) = (data.len()?, contents.keys);
                 let what = format!("it holds {found} keys instead of {keys}");
                 return Err(Failure::Damaged(what));
@@ -163,11 +164,12 @@ impl Database {
     }
 
     /// Runs one durable transaction: what `fill` writes, and `header`. `before` is what the last one
-    /// left. On an error nothing is changed, and no transaction may follow.
+    /// left; `tally` follows what changes among the keys it covers. On an error nothing is changed, and no transaction may follow.
     pub(super) fn write(
         self: &Arc<Self>,
         before: Contents,
         header: &Header,
+        tally: &mut Tally,
         fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
     ) -> Result<Base, Fault> {
         guarded("write", || {
@@ -176,6 +178,7 @@ impl Database {
             let mut writer = Writer {
                 table: transaction.open_table(DATA)?,
                 contents: before,
+                tally,
                 framed: Vec::new(),
             };
             fill(&mut writer)?;
@@ -184,10 +187,7 @@ impl Database {
             let mut meta = transaction.open_table(META)?;
             for (name, mark) in header.encode(contents) {
                 let name = name.as_bytes();
-                match mark {
-                    Some(mark) => drop(meta.insert(name, frame(name, &mark).as_slice())?),
-                    None => drop(meta.remove(name)?),
-                }
+                meta.insert(name, frame(name, &mark).as_slice())?;
             }
             drop(meta);
             transaction.commit()?;
@@ -207,6 +207,7 @@ fn frame(key: &[u8], value: &[u8]) -> Vec<u8> {
 pub(super) struct Writer<'t> {
     table: Table<'t, &'static [u8], &'static [u8]>,
     contents: Contents,
+    tally: &'t mut Tally,
     framed: Vec<u8>,
 }
 
@@ -217,18 +218,23 @@ impl Writer<'_> {
         self.framed.extend_from_slice(&sum.to_le_bytes());
         self.framed.extend_from_slice(value);
         let old = self.table.insert(key, self.framed.as_slice())?;
-        if let Some(old) = old {
-            self.contents.remove(unframe(key, old.value())?.0);
-        }
-        self.contents.add(sum);
+        let old = old.map(|old| Ok::<_, Failure>(unframe(key, old.value())?.0));
+        self.count(key, old.transpose()?, Some(sum));
         Ok(())
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
-        if let Some(old) = self.table.remove(key)? {
-            self.contents.remove(unframe(key, old.value())?.0);
-        }
+        let old = self.table.remove(key)?;
+        let old = old.map(|old| Ok::<_, Failure>(unframe(key, old.value())?.0));
+        self.count(key, old.transpose()?, None);
         Ok(())
+    }
+
+    fn count(&mut self, key: &[u8], old: Option<u64>, new: Option<u64>) {
+        self.contents.replace(old, new);
+        if self.tally.covers(key) {
+            self.tally.contents.replace(old, new);
+        }
     }
 }
 
@@ -303,7 +309,7 @@ impl Base {
         let mut found = Contents::default();
         let mut range = self.range(Bound::Unbounded, Bound::Unbounded, Order::Ascending)?;
         while let Some((key, value)) = range.next()? {
-            found.add(checksum(&key, &value));
+            found.replace(None, Some(checksum(&key, &value)));
             visit(&key, &value)
                 .map_err(|error| Fault::new(format!("write a snapshot: {error}")))?;
         }

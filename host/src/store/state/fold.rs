@@ -7,11 +7,12 @@ use std::time::Duration;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
 use super::database::{Base, FILE};
 use super::layer::Layer;
 use super::marks::Header;
 use super::receive::Received;
+use super::scrub::Tally;
+use super::{Shared, lock};
 use crate::drive::Instant;
 use crate::store::LogPosition;
 
@@ -162,13 +163,8 @@ impl Folder {
                 return Err(fault);
             }
         }
-        let written = write_layer(&shared.base(), &layer, &header);
-        let outcome = written.map(|base| {
-            let folded = shared.inner().thaw(Arc::new(base));
-            drop(folded);
-            shared.room.notify_waiters();
-            header.progress.applied
-        });
+        let outcome = write_layer(&shared, &layer, &header).map(|()| header.progress.applied);
+        shared.room.notify_waiters();
         answer_all(answers, &outcome);
         outcome.map(|_| None)
     }
@@ -210,8 +206,7 @@ impl Folder {
         durable.map_err(|error| log_failed(&error))?;
         let renamed = shared.disk.rename(received.file_name(), FILE);
         renamed.map_err(|error| Fault::new(format!("{FILE}: install a snapshot: {error}")))?;
-        let replaced = shared.inner().replace(received.base());
-        drop(replaced);
+        replace(&shared, received.base());
         shared.snapshots.replace_current();
         shared.room.notify_waiters();
         self.fold_at = None;
@@ -233,6 +228,13 @@ impl Folder {
     }
 }
 
+/// Puts another state in place of the layers and the file.
+fn replace(shared: &Shared, base: Arc<Base>) {
+    *lock(&shared.scrubbed) = Tally::default();
+    let replaced = shared.inner().replace(base);
+    drop(replaced);
+}
+
 fn log_failed(error: &std::io::Error) -> Fault {
     Fault::new(format!("{FILE}: the log failed: {error}"))
 }
@@ -244,12 +246,19 @@ fn answer_all(answers: Vec<FoldAnswer>, outcome: &Result<Option<LogPosition>, Fa
     }
 }
 
-/// Writes a frozen layer in key order, in one durable transaction.
-fn write_layer(base: &Arc<Base>, layer: &Layer, header: &Header) -> Result<Base, Fault> {
-    base.database().write(base.contents, header, |writer| {
+/// Writes a frozen layer in key order, in one durable transaction, and puts the result below the
+/// active layer in place of it.
+fn write_layer(shared: &Shared, layer: &Layer, header: &Header) -> Result<(), Fault> {
+    let mut scrubbed = lock(&shared.scrubbed);
+    let base = shared.base();
+    let database = base.database();
+    let written = database.write(base.contents, header, &mut scrubbed, |writer| {
         layer.try_for_each(|key, write| match write {
             Some(value) => writer.put(key, value),
             None => writer.delete(key),
         })
-    })
+    })?;
+    let folded = shared.inner().thaw(Arc::new(written));
+    drop(folded);
+    Ok(())
 }

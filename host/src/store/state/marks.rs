@@ -38,14 +38,17 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub(super) fn add(&mut self, checksum: u64) {
-        self.keys += 1;
-        self.sum = self.sum.wrapping_add(checksum);
-    }
-
-    pub(super) fn remove(&mut self, checksum: u64) {
-        self.keys = self.keys.saturating_sub(1);
-        self.sum = self.sum.wrapping_sub(checksum);
+    /// A value of checksum `old` is gone, one of checksum `new` is there.
+    pub(super) fn replace(&mut self, old: Option<u64>, new: Option<u64>) {
+        if let Some(old) = old {
+            // Below zero only if the file is damaged, which the comparison then shows.
+            self.keys = self.keys.wrapping_sub(1);
+            self.sum = self.sum.wrapping_sub(old);
+        }
+        if let Some(new) = new {
+            self.keys = self.keys.wrapping_add(1);
+            self.sum = self.sum.wrapping_add(new);
+        }
     }
 }
 
@@ -70,8 +73,9 @@ impl Header {
         }
     }
 
-    /// The marks by name; `None` is one that must not be there.
-    pub(super) fn encode(&self, contents: Contents) -> [(&'static str, Option<Vec<u8>>); 6] {
+    /// The marks by name. All are always there, so that one hidden by damage is missed; an empty one
+    /// is `None`.
+    pub(super) fn encode(&self, contents: Contents) -> [(&'static str, Vec<u8>); 6] {
         let identity = [
             &self.identity.cluster[..],
             &self.identity.node.to_le_bytes(),
@@ -79,17 +83,22 @@ impl Header {
         ];
         let membership = self.progress.membership.as_ref();
         let contents = [contents.keys.to_le_bytes(), contents.sum.to_le_bytes()];
+        let position = |mark: Option<LogPosition>| mark.map(encode_position).unwrap_or_default();
         [
-            ("format", Some(self.format.to_le_bytes().to_vec())),
-            ("identity", Some(identity.concat())),
-            ("contents", Some(contents.concat())),
-            ("applied", self.progress.applied.map(encode_position)),
-            ("membership", membership.map(encode_membership)),
-            ("installed", self.installed.map(encode_position)),
+            ("format", self.format.to_le_bytes().to_vec()),
+            ("identity", identity.concat()),
+            ("contents", contents.concat()),
+            ("applied", position(self.progress.applied)),
+            (
+                "membership",
+                membership.map(encode_membership).unwrap_or_default(),
+            ),
+            ("installed", position(self.installed)),
         ]
     }
 
-    /// The inverse of [`Header::encode`]. Of a file in another format only the format is read.
+    /// The inverse of [`Header::encode`]. Of a file in another format only the format is read; the
+    /// rest is empty.
     pub(super) fn decode(
         mark: impl Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
     ) -> Result<(Self, Contents), Failure> {
@@ -98,15 +107,31 @@ impl Header {
         };
         let format: [u8; 4] = sized("format", &required("format")?)?;
         let format = u32::from_le_bytes(format);
+        if format != FORMAT {
+            let unknown = Identity {
+                cluster: [0; 16],
+                node: 0,
+                incarnation: [0; 16],
+            };
+            let header = Self {
+                format,
+                ..Self::new(unknown)
+            };
+            return Ok((header, Contents::default()));
+        }
         let identity: [u8; IDENTITY_BYTES] = sized("identity", &required("identity")?)?;
         let contents: [u8; POSITION_BYTES] = sized("contents", &required("contents")?)?;
+        let optional = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
+            let bytes = required(name)?;
+            Ok((!bytes.is_empty()).then_some(bytes))
+        };
         let position = |name: &str| -> Result<Option<LogPosition>, Failure> {
-            let Some(bytes) = mark(name)? else {
+            let Some(bytes) = optional(name)? else {
                 return Ok(None);
             };
             Ok(Some(decode_position(&sized(name, &bytes)?)))
         };
-        let membership = mark("membership")?.map(|bytes| decode_membership(&bytes));
+        let membership = optional("membership")?.map(|bytes| decode_membership(&bytes));
         let header = Self {
             format,
             identity: decode_identity(&identity),

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::database::{Base, Database, Failure};
 use super::fold::Request;
 use super::marks::{Contents, Header, Membership};
+use super::scrub::Tally;
 use super::stream::{CHUNK_BYTES_MAX, StreamError, StreamReader, checked_payload};
 use super::{OpenCheck, Shared, StateStore};
 use crate::store::LogPosition;
@@ -218,7 +219,8 @@ impl SnapshotReceiver {
         header.progress = from.progress();
         header.installed = Some(from.position);
         let mut refused = None;
-        let built = database.write(Contents::default(), &header, |writer| {
+        let tally = &mut Tally::default();
+        let built = database.write(Contents::default(), &header, tally, |writer| {
             loop {
                 match stream.next() {
                     Ok(Some(record)) => writer.put(record.key, &record.value)?,

@@ -1,5 +1,9 @@
 //! Reads the whole file again and again, slowly, so that damage is found while other nodes still
 //! have the data.
+//!
+//! Values have checksums, but a damaged page may also hide a key. So the scrub counts what it read
+//! and sums the checksums, folds that change keys it has passed correct that sum, and at the end it
+//! must be what the file says it holds.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -7,29 +11,58 @@ use std::time::Duration;
 
 use quorate_core::state::{Fault, Order};
 
-use super::database::{Base, FILE};
-use super::{Shared, StateStore};
+use super::database::{FILE, checksum};
+use super::marks::Contents;
+use super::{Shared, StateStore, lock};
 
-/// How much is read between two pauses; each time from the newest view, so that none stays open.
+/// How much is read between two pauses. A fold waits that long at most.
 const PIECE_BYTES: u64 = 256 << 10;
+
+/// What was read so far: every key up to and including `last`.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    last: Option<Vec<u8>>,
+    pub(super) contents: Contents,
+    /// Which pass of the scrub this is.
+    pass: u64,
+}
+
+impl Tally {
+    pub(super) fn covers(&self, key: &[u8]) -> bool {
+        self.last
+            .as_ref()
+            .is_some_and(|last| key <= last.as_slice())
+    }
+}
+
+/// What a piece of a pass came to.
+enum Piece {
+    Read {
+        bytes: u64,
+    },
+    /// The pass is over, or another one or an install superseded it.
+    End,
+}
 
 impl StateStore {
     /// Reads every value once, at [`super::Options::scrub_bytes_per_second`], and looks every key up
-    /// once more as a reader would. Cancel-safe.
+    /// once more as a reader would. A later call, or an install, ends an earlier one. Cancel-safe.
     ///
     /// # Errors
     /// A fault that names what is damaged. The store does not fail by itself.
     pub async fn scrub(&self) -> Result<(), Fault> {
-        let mut after = Bound::Unbounded;
+        let pass = u64::from_be_bytes(self.shared.driver.random());
+        *lock(&self.shared.scrubbed) = Tally {
+            pass,
+            ..Tally::default()
+        };
         loop {
-            let base = self.shared.base();
-            let read = move || read_piece(&base, after);
-            let (next, bytes) = self.shared.driver.blocking(read).await?;
-            let Some(next) = next else {
-                return Ok(());
-            };
-            after = Bound::Excluded(next);
-            self.shared.pause_after(bytes).await;
+            let shared: Arc<Shared> = self.shared.clone();
+            let read = move || shared.scrub_piece(pass);
+            match self.shared.driver.blocking(read).await? {
+                Piece::End => return Ok(()),
+                Piece::Read { bytes } => self.shared.pause_after(bytes).await,
+            }
         }
     }
 }
@@ -39,26 +72,36 @@ impl Shared {
         let micros = bytes.saturating_mul(1_000_000) / self.options.scrub_bytes_per_second.max(1);
         self.driver.sleep(Duration::from_micros(micros)).await;
     }
-}
 
-/// Reads from after a key on; returns the last key read unless it was the last of all.
-fn read_piece(base: &Arc<Base>, after: Bound<Vec<u8>>) -> Result<(Option<Vec<u8>>, u64), Fault> {
-    let start = after.as_ref().map(Vec::as_slice);
-    let mut range = base.range(start, Bound::Unbounded, Order::Ascending)?;
-    let mut bytes = 0;
-    let mut last: Option<Vec<u8>> = None;
-    while let Some((key, value)) = range.next()? {
-        let found = base.get(&key)?;
-        if found.as_ref() != Some(&value) || last.as_ref().is_some_and(|last| *last >= key) {
-            let shown = key[..key.len().min(32)].escape_ascii();
-            let message = format!("{FILE}: damaged: key \"{shown}\" is not where it belongs");
-            return Err(Fault::new(message));
+    /// Reads on from where the pass is. No fold happens meanwhile.
+    fn scrub_piece(&self, pass: u64) -> Result<Piece, Fault> {
+        let mut tally = lock(&self.scrubbed);
+        if tally.pass != pass {
+            return Ok(Piece::End);
         }
-        bytes += (key.len() + value.len()) as u64;
-        last = Some(key);
-        if bytes >= PIECE_BYTES {
-            return Ok((last, bytes));
+        let base = self.base();
+        let after = tally.last.clone();
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut range = base.range(start, Bound::Unbounded, Order::Ascending)?;
+        let mut bytes = 0;
+        while let Some((key, value)) = range.next()? {
+            if tally.covers(&key) || base.get(&key)?.as_ref() != Some(&value) {
+                let shown = key[..key.len().min(32)].escape_ascii();
+                let message = format!("{FILE}: damaged: key \"{shown}\" is not where it belongs");
+                return Err(Fault::new(message));
+            }
+            tally.contents.replace(None, Some(checksum(&key, &value)));
+            bytes += (key.len() + value.len()) as u64;
+            tally.last = Some(key);
+            if bytes >= PIECE_BYTES {
+                return Ok(Piece::Read { bytes });
+            }
         }
+        if tally.contents == base.contents {
+            return Ok(Piece::End);
+        }
+        let (found, keys) = (tally.contents.keys, base.contents.keys);
+        let message = format!("{FILE}: damaged: {found} keys read, not the {keys} it holds");
+        Err(Fault::new(message))
     }
-    Ok((None, bytes))
 }

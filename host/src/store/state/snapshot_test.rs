@@ -13,7 +13,9 @@ use super::fixture::{
     simulate, value_of,
 };
 use super::*;
+use crate::drive::Driver;
 use crate::store::disk::Disk;
+use crate::store::file_disk::FileDisk;
 use crate::store::memory_disk::{Fault as DiskFault, MemoryDisk};
 
 /// Some megabytes, with an empty value, an empty key and one longer than a chunk.
@@ -428,8 +430,8 @@ fn a_damaged_value_is_never_sent() {
         store.close().await;
         let mut image = disk.contents("state.redb").unwrap();
         let long = image
-            .windows(64)
-            .position(|bytes| bytes == [42; 64])
+            .windows(4000)
+            .position(|bytes| bytes == [42; 4000])
             .unwrap();
         image[long + 5] ^= 1;
         disk.place("state.redb", image);
@@ -452,5 +454,49 @@ fn a_damaged_value_is_never_sent() {
             value_of(&*store.view(), "").as_deref(),
             Some("under the empty key")
         );
+    });
+}
+
+#[test]
+fn an_install_on_a_real_directory_survives_a_restart() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (sender, receiver) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = |directory: &tempfile::TempDir| {
+            let disk = Arc::new(FileDisk::open(directory.path()).unwrap());
+            let driver = Driver::node().unwrap();
+            StateStore::open(disk, driver, GateLog::new(), IDENTITY, on_request()).unwrap()
+        };
+        let store = open(&sender);
+        let writes = much();
+        let mut model = Model::new();
+        apply(&mut model, &writes);
+        store.commit(at(1), writes, Some(membership()));
+        let chunks = chunks_of(&store).await;
+        store.close().await;
+
+        let store = open(&receiver);
+        store.commit(at(0), put(&[("old", "state")]), None);
+        let before = store.view();
+        let received = received(&store, &chunks).await.unwrap();
+        assert_eq!(store.install(received).await, Ok(at(1)));
+        assert_eq!(value_of(&*before, "old").as_deref(), Some("state"));
+        drop(before);
+        store.commit(at(2), put(&[("new", "entry")]), None);
+        store.fold().await.unwrap();
+        store.close().await;
+        let store = open(&receiver);
+        assert_eq!(store.applied(), Some(at(2)));
+        let shown = contents(&*store.view());
+        assert_eq!(shown.len(), model.len() + 1);
+        assert!(
+            model
+                .iter()
+                .all(|(key, value)| shown.get(key) == Some(value))
+        );
+        store.close().await;
     });
 }
