@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use quorate_protocol::{Capabilities, SessionId, SessionSecret};
 
 use crate::{
-    Client, ConnectError, Dealer, OsRandomness, Randomness, Transport,
+    Client, ConnectError, Dealer, OsRandomness, Randomness, Topology, Transport,
     session::{Config, Credentials, is_endpoint},
+    topology,
 };
 
 /// Settings of a client that is to be made. See [`Client::builder`].
@@ -104,29 +105,7 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> Result<Client, ConnectError> {
-        if self.endpoints.is_empty() {
-            return Err(ConnectError::NoEndpoints);
-        }
-        if let Some(endpoint) = self
-            .endpoints
-            .iter()
-            .find(|endpoint| !is_endpoint(endpoint))
-        {
-            return Err(ConnectError::InvalidEndpoint {
-                endpoint: endpoint.clone(),
-            });
-        }
-        self.capabilities.check()?;
-        let timeouts = [
-            self.request_timeout,
-            self.call_timeout,
-            self.attempt_timeout,
-            self.connect_timeout,
-        ];
-        let mut timeouts = timeouts.into_iter().chain(self.session_timeout);
-        if let Some(timeout) = timeouts.find(|timeout| milliseconds(*timeout).is_none()) {
-            return Err(ConnectError::InvalidTimeout { timeout });
-        }
+        self.check()?;
         let config = Config {
             endpoints: self.endpoints,
             capabilities: self.capabilities,
@@ -157,6 +136,50 @@ impl Builder {
         let client = self.build()?;
         client.connect().await?;
         Ok(client)
+    }
+
+    /// Asks who leads and where the members are, without a session, so also while no node leads:
+    /// each endpoint in turn, until one answers.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or [`ConnectError::TimedOut`] if no endpoint answered within
+    /// the attempt timeout. Cancel-safe.
+    pub async fn topology(self) -> Result<Topology, ConnectError> {
+        self.check()?;
+        topology::ask(
+            self.endpoints,
+            self.attempt_timeout,
+            self.transport,
+            self.randomness,
+        )
+        .await
+    }
+
+    fn check(&self) -> Result<(), ConnectError> {
+        if self.endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoints);
+        }
+        if let Some(endpoint) = self
+            .endpoints
+            .iter()
+            .find(|endpoint| !is_endpoint(endpoint))
+        {
+            return Err(ConnectError::InvalidEndpoint {
+                endpoint: endpoint.clone(),
+            });
+        }
+        self.capabilities.check()?;
+        let timeouts = [
+            self.request_timeout,
+            self.call_timeout,
+            self.attempt_timeout,
+            self.connect_timeout,
+        ];
+        let mut timeouts = timeouts.into_iter().chain(self.session_timeout);
+        if let Some(timeout) = timeouts.find(|timeout| milliseconds(*timeout).is_none()) {
+            return Err(ConnectError::InvalidTimeout { timeout });
+        }
+        Ok(())
     }
 }
 

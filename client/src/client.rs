@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// The same client with another deadline for calls and queries.
+    /// The same client with another deadline for calls and queries, at most a day.
     #[must_use]
     pub fn with_call_timeout(&self, timeout: Duration) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl Client {
     ///
     /// Cancel-safe: the client goes on trying.
     pub async fn connect(&self) -> Result<(), ConnectError> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let deadline = deadline(self.connect_timeout);
         let (reply, answer) = oneshot::channel();
         let event = Event::Connect { deadline, reply };
         self.events
@@ -153,9 +153,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::call_bytes`]. [`CallError::OutcomeUnknown`] at once if this client does not know
-    /// the id (any more: it keeps the outcomes of the last 256 such commands, each once).
+    /// the id (any more: it keeps the last 256 outcomes that nobody heard, at most 4 MiB, and gives
+    /// each once), or if another call waits for it.
     ///
-    /// Not cancel-safe: an outcome that arrives meanwhile is lost.
+    /// Cancel-safe until the outcome is there: asking again goes on.
     pub async fn outcome(&self, request_id: RequestId) -> Result<Applied, CallError> {
         self.ask(|deadline, reply| Event::Outcome {
             request: request_id,
@@ -192,19 +193,19 @@ impl Client {
         &self,
         event: impl FnOnce(Instant, oneshot::Sender<Result<T, CallError>>) -> Event,
     ) -> Result<T, CallError> {
-        let not_applied = |reason| CallError::NotApplied { reason };
-        let deadline = Instant::now() + self.call_timeout;
+        let deadline = deadline(self.call_timeout);
         let (reply, answer) = oneshot::channel();
         match tokio::time::timeout_at(deadline, self.events.send(event(deadline, reply))).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(not_applied(NotApplied::Stopped)),
-            Err(_) => return Err(not_applied(NotApplied::Deadline)),
+            Ok(Err(_)) => return Err(CallError::Stopped),
+            Err(_) => {
+                return Err(CallError::NotApplied {
+                    reason: NotApplied::Deadline,
+                });
+            }
         }
-        // The task answers every event, at the deadline at the latest; it ends only with the
-        // runtime, and then nobody is left to send anything.
-        answer
-            .await
-            .unwrap_or_else(|_| Err(not_applied(NotApplied::Stopped)))
+        // The task answers every event, at its deadline at the latest, unless it is gone.
+        answer.await.unwrap_or(Err(CallError::Stopped))
     }
 
     /// The requests of the cluster to this client. `None` if they were taken before, by any clone.
@@ -266,10 +267,15 @@ impl Client {
     /// # Errors
     /// No confirmation in time; the session then expires by itself.
     pub async fn close(&self) -> Result<(), CloseError> {
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let deadline = deadline(CLOSE_TIMEOUT);
         let (reply, answer) = oneshot::channel();
         let event = Event::Close { deadline, reply };
         self.events.send(event).await.map_err(|_| CloseError)?;
         answer.await.unwrap_or(Err(CloseError))
     }
+}
+
+fn deadline(timeout: Duration) -> Instant {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    Instant::now() + timeout.min(DAY)
 }

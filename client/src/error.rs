@@ -51,6 +51,9 @@ pub enum CallError {
         /// Of a command that had been sent: its outcome is unknown. `None`: it was never sent.
         request_id: Option<RequestId>,
     },
+    /// The client's task is gone with its runtime. Whether a command was sent is unknown.
+    #[error("the client has stopped")]
+    Stopped,
 }
 
 impl CallError {
@@ -58,7 +61,7 @@ impl CallError {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::OutcomeUnknown { .. } => true,
+            Self::OutcomeUnknown { .. } | Self::Stopped => true,
             Self::SessionExpired { request_id, .. } | Self::Disconnected { request_id } => {
                 request_id.is_some()
             }
@@ -119,9 +122,6 @@ pub enum NotApplied {
     /// The cluster was told to give the command up before it was executed.
     #[error("given up before it was executed")]
     Void,
-    /// The client's task is gone: its runtime was shut down.
-    #[error("the client has stopped")]
-    Stopped,
 }
 
 /// How a session ended for this client. None of them can be undone.

@@ -31,6 +31,7 @@ mod randomness;
 mod requests;
 mod session;
 mod task;
+mod topology;
 mod transport;
 
 pub use builder::Builder;

@@ -308,8 +308,8 @@ impl Session {
         }
     }
 
-    /// When [`Session::tick`] is due.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    /// When [`Session::tick`] is due next, if nothing happens before.
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Idle | Phase::Ended(_) => None,
             Phase::Pausing { until } | Phase::Opening { until } | Phase::Asking { until, .. } => {
@@ -324,7 +324,7 @@ impl Session {
             phase,
             closing,
             self.commands.wake_at(connected),
-            self.questions.wake_at(connected),
+            self.questions.wake_at(now, connected),
         ]
         .into_iter()
         .flatten()
@@ -334,7 +334,6 @@ impl Session {
 
     /// Does what the time asks for.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.give_up_waiting(now);
         if self
             .closing
             .as_ref()
@@ -360,6 +359,7 @@ impl Session {
             }
             _ => {}
         }
+        self.give_up_waiting(now);
     }
 
     fn no_answer(&self) -> AttemptError {

@@ -89,7 +89,7 @@ impl Task {
             self.act();
             self.send(now);
             self.publish();
-            let wake_at = self.session.wake_at();
+            let wake_at = self.session.wake_at(now);
             // In a fixed order, so that a simulation repeats. What comes from the node goes first:
             // it makes room for what goes to it.
             tokio::select! {

@@ -356,10 +356,12 @@ async fn keep_alives_hold_an_idle_connection_and_a_silent_node_is_left() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_does_not_read_holds_nothing_up_but_its_own_link() {
     let (client, peer, mut peers) = connected().await;
-    let calls: Vec<_> = (0..100_u8)
+    let asked: Vec<_> = (0..100_u8)
         .map(|n| {
             let client = client.clone();
-            tokio::spawn(async move { client.call_bytes(vec![n]).await })
+            tokio::spawn(async move {
+                tokio::join!(client.call_bytes(vec![n]), client.query_bytes(vec![n]))
+            })
         })
         .collect();
     // Full at 4 frames; the keep-alives get no answer either, and the other node serves.
@@ -367,12 +369,14 @@ async fn a_node_that_does_not_read_holds_nothing_up_but_its_own_link() {
     drop(peer);
     next.grant().await;
     let node = tokio::spawn(next.serve());
-    for (n, call) in (0..100_u8).zip(calls) {
-        let applied = call.await.unwrap().unwrap();
+    for (n, asked) in (0..100_u8).zip(asked) {
+        let (applied, answer) = asked.await.unwrap();
+        let applied = applied.unwrap();
         assert_eq!(
             (applied.request_id.0, applied.response),
             (u64::from(n) + 1, vec![n])
         );
+        assert_eq!(answer.unwrap().answer, [n]);
     }
     drop(client);
     node.await.unwrap();
@@ -434,4 +438,27 @@ async fn settings_are_checked_before_anything_is_sent() {
             .unwrap_err();
         assert_eq!(error, ConnectError::InvalidTimeout { timeout });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_topology_needs_no_session() {
+    let (builder, mut peers) = builder();
+    let (topology, ()) = tokio::join!(builder.topology(), async {
+        let silent = peers.recv().await.unwrap();
+        let mut peer = peers.recv().await.unwrap();
+        assert_eq!(peer.endpoint, "tcp://b:1");
+        let Some(ClientMessage::TopologyRequest { nonce }) = peer.receive().await else {
+            panic!("no request")
+        };
+        let members = vec![member()];
+        peer.send(ServerMessage::Topology {
+            nonce,
+            leader: None,
+            members,
+        })
+        .await;
+        drop(silent);
+    });
+    let topology = topology.unwrap();
+    assert_eq!((topology.leader, topology.members), (None, vec![member()]));
 }

@@ -87,6 +87,22 @@ struct Session {
     requests_sent: u64,
     /// Unacknowledged requests by number.
     outbox: BTreeMap<u64, Vec<u8>>,
+    outbox_bytes: usize,
+}
+
+impl Session {
+    /// Queues a request; whether there is room for more.
+    fn send(&mut self, payload: &[u8]) -> bool {
+        self.requests_sent += 1;
+        self.outbox.insert(self.requests_sent, payload.to_vec());
+        self.outbox_bytes += payload.len();
+        self.outbox.len() <= OUTBOX_REQUESTS_MAX && self.outbox_bytes <= OUTBOX_BYTES_MAX
+    }
+
+    fn acknowledge(&mut self, up_to: u64) {
+        self.outbox.retain(|number, _| *number > up_to);
+        self.outbox_bytes = self.outbox.values().map(Vec::len).sum();
+    }
 }
 
 impl<M: Module> Native<M> {
@@ -246,7 +262,7 @@ impl<M: Module> Native<M> {
     pub fn acknowledge(&mut self, session: SessionId, up_to: u64) -> Result<(), Failure> {
         let of = self.sessions.get_mut(&session).ok_or(Failure::NoSession)?;
         let up_to = up_to.min(of.requests_sent);
-        of.outbox.retain(|number, _| *number > up_to);
+        of.acknowledge(up_to);
         self.operation(Export::Apply, Some(session), 4, &up_to.to_le_bytes())
             .map(drop)
     }
@@ -370,15 +386,10 @@ impl<M: Module> Native<M> {
         match effect {
             Effect::Request { sessions, payload } => {
                 for id in sessions {
-                    let Some(session) = self.sessions.get_mut(&id) else {
-                        continue;
-                    };
-                    session.requests_sent += 1;
-                    session
-                        .outbox
-                        .insert(session.requests_sent, payload.clone());
-                    let bytes: usize = session.outbox.values().map(Vec::len).sum();
-                    if session.outbox.len() > OUTBOX_REQUESTS_MAX || bytes > OUTBOX_BYTES_MAX {
+                    // One that does not exist is skipped.
+                    if let Some(session) = self.sessions.get_mut(&id)
+                        && !session.send(&payload)
+                    {
                         ended.push((id, SessionEnd::TooSlow));
                     }
                 }

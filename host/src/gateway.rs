@@ -40,7 +40,7 @@ pub mod zmtp_edge;
 use connection::Connection;
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
-use queue::{Batch, Origin, Queued};
+use queue::{Origin, Queued};
 use reads::{Read, ReadsDone};
 use takeover::Takeover;
 

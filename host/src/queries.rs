@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::context::{Access, Context};
-use quorate_core::module::{Modules, Outcome as Returned};
+use quorate_core::module::{Modules, Outcome as Returned, Trap};
 use quorate_core::query;
 use quorate_core::state::{Fault, Read};
 use quorate_engine::{Engine, PayloadKind, QueryError};
@@ -33,12 +33,18 @@ pub enum ViewError {
     /// No module is in force.
     #[error("no module is in force")]
     NoModule,
+    /// The module does not export the conversions.
+    #[error("the module does not show its payloads as JSON")]
+    NotOffered,
     /// The module refuses it, and says why.
     #[error("the module cannot convert it: {0}")]
     Refused(String),
-    /// This node cannot, now.
-    #[error("{0}")]
-    Unavailable(String),
+    /// As many queries run as may.
+    #[error("as many queries run as may")]
+    Busy,
+    /// This node cannot.
+    #[error(transparent)]
+    Fault(#[from] Fault),
 }
 
 impl Queries {
@@ -139,20 +145,23 @@ impl Queries {
             &quorate_core::module::ModuleLimits,
         ) -> Result<quorate_core::module::Ran, QueryError>,
     ) -> Result<Vec<u8>, ViewError> {
-        let unavailable = |fault: Fault| ViewError::Unavailable(fault.to_string());
-        let active = query::active_module(&**view).map_err(unavailable)?;
+        let active = query::active_module(&**view)?;
         let active = active.ok_or(ViewError::NoModule)?;
         if !self.engine.is_loaded(active.hash) {
-            query::load_module(&**view, &*self.engine, active.hash).map_err(unavailable)?;
+            query::load_module(&**view, &*self.engine, active.hash)?;
         }
-        let limits = query::limits(&**view).map_err(unavailable)?;
+        let limits = query::limits(&**view)?;
         let ran = call(active.hash, &limits.module)
-            .map_err(|error| ViewError::Unavailable(error.to_string()))?;
+            .map_err(|error| match error {
+                QueryError::Fault(fault) => ViewError::Fault(fault),
+                _ => ViewError::Busy,
+            })?;
         match ran.outcome {
             Ok(Returned::Success(converted)) => Ok(converted),
             Ok(Returned::ApplicationError { payload, .. }) => {
                 Err(ViewError::Refused(String::from_utf8_lossy(&payload).into_owned()))
             }
+            Err(Trap::NoSuchExport) => Err(ViewError::NotOffered),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }
     }

@@ -11,6 +11,11 @@ use crate::codec::{PeerType, ProtocolError};
 pub struct RoutingId(pub(crate) u64);
 
 impl RoutingId {
+    /// The id that [`RoutingId::get`] gave this number for.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The id as a number, for logs and for maps of one's own.
     pub const fn get(self) -> u64 {
         self.0

@@ -76,7 +76,11 @@ impl Session {
         last_executed: RequestId,
         timeout_ms: u32,
     ) {
-        let seen = generation.0.saturating_sub(self.generation.0);
+        // An earlier process of a resumed session made the generations before the first.
+        let seen = match self.generation {
+            Generation(0) if self.config.resume.is_some() => 1,
+            Generation(before) => generation.0.saturating_sub(before),
+        };
         self.strays = self.strays.saturating_sub(seen);
         self.generation = generation;
         if let Err(end) = self.commands.connected(last_executed) {

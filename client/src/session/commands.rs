@@ -22,8 +22,8 @@ use crate::{
 
 pub(super) type CallReply = oneshot::Sender<Result<Applied, CallError>>;
 
-/// Outcomes that nobody waited for, kept for [`Commands::attach`].
-const ORPHANS_MAX: usize = 256;
+/// The longest pause that a node may ask for.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What an answer asks of the connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,12 +53,58 @@ struct Sent {
     void: Option<NotApplied>,
 }
 
+impl Sent {
+    fn is_orphan(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+/// Outcomes that nobody waited for, for [`Commands::attach`]; the oldest go first.
+#[derive(Debug, Default)]
+struct Orphans {
+    outcomes: BTreeMap<u64, Result<Applied, CallError>>,
+    bytes: usize,
+}
+
+impl Orphans {
+    const OUTCOMES_MAX: usize = 256;
+    const BYTES_MAX: usize = SESSION_PENDING_BYTES_MAX;
+
+    fn keep(&mut self, id: u64, outcome: Result<Applied, CallError>) {
+        self.bytes += Self::bytes(&outcome);
+        self.outcomes.insert(id, outcome);
+        while self.outcomes.len() > Self::OUTCOMES_MAX || self.bytes > Self::BYTES_MAX {
+            let Some((oldest, _)) = self.outcomes.first_key_value() else {
+                return;
+            };
+            self.take(*oldest);
+        }
+    }
+
+    fn take(&mut self, id: u64) -> Option<Result<Applied, CallError>> {
+        let outcome = self.outcomes.remove(&id)?;
+        self.bytes -= Self::bytes(&outcome);
+        Some(outcome)
+    }
+
+    fn bytes(outcome: &Result<Applied, CallError>) -> usize {
+        match outcome {
+            Ok(applied) => applied.response.len(),
+            Err(CallError::Rejected {
+                rejection: Rejection::Application { payload, .. },
+                ..
+            }) => payload.len(),
+            Err(_) => 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Commands {
     request_timeout: Duration,
     queued: VecDeque<Queued>,
     sent: BTreeMap<u64, Sent>,
-    orphans: BTreeMap<u64, Result<Applied, CallError>>,
+    orphans: Orphans,
     /// The id of the next command that is sent for the first time.
     next: u64,
     cursor: u64,
@@ -80,11 +126,11 @@ impl Commands {
             request_timeout,
             queued: VecDeque::new(),
             sent: BTreeMap::new(),
-            orphans: BTreeMap::new(),
+            orphans: Orphans::default(),
             next: 1,
             cursor: 1,
             bytes: 0,
-            backoff: Backoff::new(Duration::from_secs(30)),
+            backoff: Backoff::new(PAUSE_MAX),
             paused_until: None,
             out_of_order: None,
             resend_at: None,
@@ -131,13 +177,12 @@ impl Commands {
         let _ = reply.send(Err(CallError::NotApplied { reason }));
     }
 
-    /// Waits again for a command whose caller was told that its outcome is unknown. Gives the reply
-    /// back if there is no such command.
+    /// Waits again for a command that nobody waits for any more.
     pub(super) fn attach(&mut self, id: RequestId, deadline: Instant, reply: CallReply) {
         let unknown = CallError::OutcomeUnknown { request_id: id };
-        if let Some(outcome) = self.orphans.remove(&id.0) {
+        if let Some(outcome) = self.orphans.take(id.0) {
             let _ = reply.send(outcome);
-        } else if let Some(sent) = self.sent.get_mut(&id.0).filter(|sent| sent.reply.is_none()) {
+        } else if let Some(sent) = self.sent.get_mut(&id.0).filter(|sent| sent.is_orphan()) {
             sent.reply = Some(reply);
             sent.deadline = deadline;
             self.watch(deadline);
@@ -295,16 +340,12 @@ impl Commands {
                 Err(CallError::NotApplied { reason })
             }
         };
-        match sent.reply {
-            Some(reply) => {
-                let _ = reply.send(result);
-            }
-            None => {
-                self.orphans.insert(request.0, result);
-                if self.orphans.len() > ORPHANS_MAX {
-                    self.orphans.pop_first();
-                }
-            }
+        let unheard = match sent.reply {
+            Some(reply) => reply.send(result).err(),
+            None => Some(result),
+        };
+        if let Some(result) = unheard {
+            self.orphans.keep(request.0, result);
         }
     }
 
@@ -312,7 +353,8 @@ impl Commands {
     fn pause(&mut self, now: Instant, id: u64, least: Duration, randomness: &mut dyn Randomness) {
         self.cursor = self.cursor.min(id);
         if self.paused_until.is_none_or(|until| until <= now) {
-            self.paused_until = Some(now + self.backoff.next(randomness).max(least));
+            let pause = self.backoff.next(randomness).max(least.min(PAUSE_MAX));
+            self.paused_until = Some(now + pause);
         }
     }
 
@@ -368,18 +410,15 @@ impl Commands {
     }
 
     fn expire(&mut self, now: Instant) {
-        let (mut kept, mut freed) = (VecDeque::new(), 0);
-        for queued in self.queued.drain(..) {
-            if queued.deadline <= now {
-                freed += queued.payload.len();
-                let reason = NotApplied::Deadline;
-                let _ = queued.reply.send(Err(CallError::NotApplied { reason }));
-            } else {
-                kept.push_back(queued);
+        for queued in std::mem::take(&mut self.queued) {
+            if queued.deadline > now {
+                self.queued.push_back(queued);
+                continue;
             }
+            self.bytes -= queued.payload.len();
+            let reason = NotApplied::Deadline;
+            let _ = queued.reply.send(Err(CallError::NotApplied { reason }));
         }
-        self.queued = kept;
-        self.bytes -= freed;
         for (id, sent) in &mut self.sent {
             if sent.deadline <= now
                 && let Some(reply) = sent.reply.take()

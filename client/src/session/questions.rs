@@ -12,7 +12,7 @@ use quorate_protocol::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::commands::Reaction;
+use super::commands::{PAUSE_MAX, Reaction};
 use crate::{
     Answer, CallError, NotApplied, Rejection, Topology,
     randomness::{Backoff, Randomness},
@@ -107,7 +107,7 @@ impl Questions {
             NotApplied::TooManyPending
         } else {
             self.bytes += bytes;
-            let backoff = Backoff::new(Duration::from_secs(30));
+            let backoff = Backoff::new(PAUSE_MAX);
             self.due.insert((now, self.next));
             self.deadlines.insert((deadline, self.next));
             self.open.insert(
@@ -200,7 +200,7 @@ impl Questions {
             Outcome::Fenced | Outcome::NoSession => return Reaction::Continue,
             Outcome::Overloaded { retry_after_ms } => {
                 let least = Duration::from_millis(u64::from(retry_after_ms));
-                let due = now + question.backoff.next(randomness).max(least);
+                let due = now + question.backoff.next(randomness).max(least.min(PAUSE_MAX));
                 self.postpone(correlation, due);
                 return Reaction::Stay;
             }
@@ -237,8 +237,14 @@ impl Questions {
         question.kind
     }
 
-    pub(super) fn wake_at(&self, connected: bool) -> Option<Instant> {
-        let due = self.due.first().filter(|_| connected);
+    /// When a deadline passes or a question falls due. One that is due already waits for the link
+    /// and not for the time.
+    pub(super) fn wake_at(&self, now: Instant, connected: bool) -> Option<Instant> {
+        let due = self
+            .due
+            .range((now, u64::MAX)..)
+            .next()
+            .filter(|_| connected);
         due.into_iter()
             .chain(self.deadlines.first())
             .map(|(at, _)| *at)

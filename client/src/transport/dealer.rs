@@ -16,7 +16,8 @@ use zeromq::{
 use super::{Link, Transport};
 use crate::TransportError;
 
-/// Connects with ZeroMQ over TCP, without encryption.
+/// Connects with ZeroMQ over TCP, without encryption. For nodes that are trusted: that crate reads
+/// frames of any length.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dealer;
 

@@ -231,7 +231,7 @@ impl Consensus {
         if metrics.membership_config.voter_ids().count() == 1 {
             return true;
         }
-        metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < age_max)
+        metrics.last_quorum_acked.is_some_and(|acked| openraft::Instant::elapsed(&*acked) < age_max)
     }
 
     /// The wall clocks of a quorum of voters, this node's among them; `None` while fewer are known.

@@ -1,6 +1,7 @@
 //! The state machine as openraft drives it: entries go to the apply loop, which has a thread and a
 //! stack of its own, and snapshots come from the state store.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -14,11 +15,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::encoding;
 use super::handle::Failure;
-use super::types::{ApplyResponse, Entry, LogId, StoredMembership, TypeConfig};
+use super::types::{
+    ApplyResponse, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
 use crate::store::LogPosition;
-use crate::store::state::{SnapshotData, StateStore};
+use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
 /// Entries handed to the apply loop and not yet applied.
 const BACKLOG_MAX: usize = 64;
@@ -56,22 +59,21 @@ impl Recent {
             hashes.pop_front();
         }
         hashes.push_back((index, hash));
-        drop(hashes);
+    }
+
+    /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
+    pub fn all(&self) -> Vec<(u64, [u8; 32])> {
+        let hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hashes.iter().copied().collect()
+    }
+
+    /// The applied index, sent whenever it grows, after its pair is here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn reached(&self, index: u64) {
         self.newest.send_replace(index);
-    }
-
-    /// The rolling hash after the entry `index`, or after the newest one below it that has one; an
-    /// entry of consensus itself leaves the hash as it was. `None` if it is too old, or not applied.
-    pub fn at(&self, index: u64) -> Option<[u8; 32]> {
-        let hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let after = hashes.partition_point(|(known, _)| *known <= index);
-        hashes.get(after.checked_sub(1)?).map(|(_, hash)| *hash)
-    }
-
-    /// The newest pair.
-    pub fn newest(&self) -> Option<(u64, [u8; 32])> {
-        let hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        hashes.back().copied()
     }
 }
 
@@ -92,18 +94,28 @@ impl Applier {
     /// # Errors
     /// A [`Fault`]; the entry has then not been applied.
     pub fn apply(&self, entry: &Entry) -> Result<Option<Arc<Applied>>, Fault> {
-        let position =
-            LogPosition { term: encoding::term_of(&entry.log_id), index: entry.log_id.index };
+        let position = LogPosition::from(entry.log_id);
+        let applied = self.apply_payload(position, entry)?;
+        self.recent.reached(position.index);
+        Ok(applied)
+    }
+
+    fn apply_payload(
+        &self,
+        position: LogPosition,
+        entry: &Entry,
+    ) -> Result<Option<Arc<Applied>>, Fault> {
         match &entry.payload {
             EntryPayload::Blank => {
-                self.state.commit(position, Default::default(), None)?;
+                self.state.commit(position, BTreeMap::new(), None);
                 Ok(None)
             }
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                let mut bytes = Vec::new();
-                encoding::encode_stored_membership(&stored, &mut bytes);
-                self.state.commit(position, Default::default(), Some(bytes.into()))?;
+                let mut encoded = Vec::new();
+                encoding::encode_stored_membership(&stored, &mut encoded);
+                let membership = Membership { position, encoded: encoded.into() };
+                self.state.commit(position, BTreeMap::new(), Some(membership));
                 Ok(None)
             }
             EntryPayload::Normal(bytes) => self.apply_operations(position, &bytes.0).map(Some),
@@ -123,7 +135,7 @@ impl Applier {
             Err(Fault::new(format!("applying entry {} panicked: {text}", position.index)))
         })?;
         drop(view);
-        self.state.commit(position, std::mem::take(&mut applied.writes), None)?;
+        self.state.commit(position, std::mem::take(&mut applied.writes), None);
         self.recent.push(applied.index, applied.hash);
         self.count(&applied, started);
         Ok(Arc::new(applied))
@@ -216,7 +228,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn applied_state(
         &mut self,
     ) -> Result<(Option<LogId>, StoredMembership), std::io::Error> {
-        Ok((self.state.applied().map(encoding::log_id_of), membership(&self.state)?))
+        Ok((self.state.applied().map(LogId::from), membership(&self.state)?))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), std::io::Error>
@@ -239,25 +251,24 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &super::types::SnapshotMeta,
+        _meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), std::io::Error> {
-        self.state.install(snapshot).await
+        let SnapshotData::Received(received) = snapshot else {
+            return Err(std::io::Error::other("only a received snapshot is installed"));
+        };
+        self.state.install(*received).await.map_err(std::io::Error::other)?;
+        Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<super::types::Snapshot>, std::io::Error> {
-        self.state.current_snapshot()?.map(into_snapshot).transpose()
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, std::io::Error> {
+        self.state.current_snapshot().map(into_snapshot).transpose()
     }
 }
 
 /// The membership that the state holds.
 pub fn membership(state: &StateStore) -> Result<StoredMembership, std::io::Error> {
-    match state.membership() {
-        Some(bytes) => encoding::decode_stored_membership(&bytes).map_err(std::io::Error::other),
-        None => Ok(StoredMembership::default()),
-    }
+    decode_membership(state.membership().as_ref())
 }
 
 /// Builds snapshots: asks for a fold and takes the view right after it.
@@ -269,21 +280,42 @@ pub struct SnapshotBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> Result<super::types::Snapshot, std::io::Error> {
-        into_snapshot(self.state.build_snapshot().await?)
+    async fn build_snapshot(&mut self) -> Result<Snapshot, std::io::Error> {
+        let built = self.state.build_snapshot().await.map_err(std::io::Error::other)?;
+        into_snapshot(built.ok_or_else(|| std::io::Error::other("nothing was applied yet"))?)
     }
 }
 
-fn into_snapshot(data: SnapshotData) -> Result<super::types::Snapshot, std::io::Error> {
-    let last_membership = match data.membership() {
-        Some(bytes) => encoding::decode_stored_membership(bytes).map_err(std::io::Error::other)?,
-        None => StoredMembership::default(),
+/// A snapshot on its way out or in.
+#[derive(Debug)]
+pub enum SnapshotData {
+    /// Of this node's state, to be sent.
+    Own(StateSnapshot),
+    /// Of another node's, received, checked and durable, to be installed.
+    Received(Box<Received>),
+}
+
+fn into_snapshot(snapshot: StateSnapshot) -> Result<Snapshot, std::io::Error> {
+    let position = snapshot.position();
+    let meta = SnapshotMeta {
+        last_log_id: Some(position.into()),
+        last_membership: decode_membership(snapshot.membership())?,
     };
-    let last_log_id = data.position().map(encoding::log_id_of);
-    let snapshot_id = match data.position() {
-        Some(position) => format!("{}-{}", position.term, position.index),
-        None => "empty".to_owned(),
-    };
-    let meta = super::types::SnapshotMeta { last_log_id, last_membership, snapshot_id };
-    Ok(super::types::Snapshot { meta, snapshot: data })
+    Ok(Snapshot { meta, snapshot: SnapshotData::Own(snapshot) })
+}
+
+/// What openraft is told of a received snapshot.
+pub(super) fn received_meta(received: &Received) -> Result<SnapshotMeta, std::io::Error> {
+    Ok(SnapshotMeta {
+        last_log_id: Some(received.position().into()),
+        last_membership: decode_membership(received.membership())?,
+    })
+}
+
+fn decode_membership(membership: Option<&Membership>) -> Result<StoredMembership, std::io::Error> {
+    match membership {
+        Some(membership) => encoding::decode_stored_membership(&membership.encoded)
+            .map_err(std::io::Error::other),
+        None => Ok(StoredMembership::default()),
+    }
 }

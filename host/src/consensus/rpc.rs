@@ -16,7 +16,7 @@ use openraft::raft::{
 use quorate_core::codec::{DecodeError, Reader, Writer};
 
 use super::encoding;
-use super::types::{LogId, NodeId, StoredMembership, TypeConfig, Vote};
+use super::types::{LogId, NodeId, TypeConfig, Vote};
 
 /// Version of the envelope and the bodies.
 const VERSION: u8 = 1;
@@ -324,14 +324,8 @@ pub fn decode_transfer(body: &[u8]) -> Result<(Vote, Option<LogId>), Error> {
 pub struct SnapshotBegin {
     /// The leader's vote.
     pub vote: Vote,
-    /// The last entry that it contains.
-    pub last_log_id: Option<LogId>,
-    /// The membership that it contains.
-    pub membership: StoredMembership,
-    /// Of the snapshot's content: the header of its file.
-    pub header: Bytes,
-    /// How many chunks follow.
-    pub chunks: u32,
+    /// Names the snapshot, the same for every transfer of it.
+    pub id: String,
 }
 
 impl SnapshotBegin {
@@ -339,10 +333,7 @@ impl SnapshotBegin {
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
         put_vote(&mut out, &self.vote);
-        put_log_id(&mut out, self.last_log_id.as_ref());
-        let mut membership = Vec::new();
-        encoding::encode_stored_membership(&self.membership, &mut membership);
-        out.bytes(&membership).bytes(&self.header).u32(self.chunks);
+        out.bytes(self.id.as_bytes());
         out.finish().into()
     }
 
@@ -354,10 +345,7 @@ impl SnapshotBegin {
         let mut input = Reader::new(body);
         let begin = Self {
             vote: take_vote(&mut input)?,
-            last_log_id: take_log_id(&mut input)?,
-            membership: encoding::decode_stored_membership(input.bytes()?)?,
-            header: Bytes::copy_from_slice(input.bytes()?),
-            chunks: input.u32()?,
+            id: input.text()?.to_owned(),
         };
         input.finish()?;
         Ok(begin)
@@ -368,7 +356,7 @@ impl SnapshotBegin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotAnswer {
     /// Send this chunk next.
-    Next(u32),
+    Next(u64),
     /// Installed, or refused by a higher vote: the vote of the addressee.
     Vote(Vote),
 }
@@ -379,7 +367,7 @@ impl SnapshotAnswer {
         let mut out = Writer::new();
         match self {
             Self::Next(number) => {
-                out.u8(0).u32(*number);
+                out.u8(0).u64(*number);
             }
             Self::Vote(vote) => put_vote(out.u8(1), vote),
         }
@@ -393,7 +381,7 @@ impl SnapshotAnswer {
     pub fn decode(body: &[u8]) -> Result<Self, Error> {
         let mut input = Reader::new(body);
         match input.u8()? {
-            0 => Ok(Self::Next(input.u32()?)),
+            0 => Ok(Self::Next(input.u64()?)),
             1 => Ok(Self::Vote(take_vote(&mut input)?)),
             other => {
                 let value = other.into();

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use openraft::entry::EntryPayload;
 use openraft::impls::leader_id_std;
+use quorate_core::apply::Applied;
 
 use super::runtime::Runtime;
 
@@ -45,6 +48,13 @@ pub type Payload = EntryPayload<EntryBytes, NodeId, Member>;
 /// A log entry.
 pub type Entry = openraft::Entry<CommittedLeaderId, Payload>;
 
+/// What a snapshot contains, as openraft names it.
+pub type SnapshotMeta = openraft::storage::SnapshotMeta<CommittedLeaderId, NodeId, Member>;
+
+/// A snapshot and what it contains.
+pub type Snapshot =
+    openraft::storage::Snapshot<CommittedLeaderId, NodeId, Member, super::machine::SnapshotData>;
+
 /// Voters (one or two sets of them) and learners.
 pub type Membership = openraft::Membership<NodeId, Member>;
 
@@ -55,7 +65,18 @@ pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId
 ///
 /// openraft's trait bounds ask for serde; neither disk nor wire uses it.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct ApplyResponse;
+#[serde(from = "()", into = "()")]
+pub struct ApplyResponse(pub Option<Arc<Applied>>);
+
+impl From<()> for ApplyResponse {
+    fn from((): ()) -> Self {
+        Self(None)
+    }
+}
+
+impl From<ApplyResponse> for () {
+    fn from(_: ApplyResponse) -> Self {}
+}
 
 /// A log entry's content: an encoded `quorate_core` entry. Cheap to clone.
 ///

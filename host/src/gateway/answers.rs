@@ -60,7 +60,7 @@ impl Gateway {
                 }
             }
             // Its client is told by the notice that the session has ended.
-            Origin::Close { .. } => {}
+            Origin::Close => {}
             Origin::Expire { session } => {
                 // Superseded: it lives on. Overloaded: the next tick proposes it again.
                 if let Role::Leading(leading) = &mut self.role
@@ -324,7 +324,7 @@ impl Gateway {
                     leading.firing.remove(&(due_us, key));
                 }
             }
-            Origin::Acknowledge { .. } | Origin::Close { .. } => {}
+            Origin::Acknowledge { .. } | Origin::Close => {}
         }
     }
 }

@@ -101,7 +101,7 @@ impl Gateway {
                     session: bound.session,
                     generation: bound.generation,
                 };
-                self.enqueue(id, Queued { operation, origin: Origin::Close { connection: id } });
+                self.enqueue(id, Queued { operation, origin: Origin::Close });
             }
             Inbound::Query { correlation, payload } => {
                 let Some(bound) = self.bound(id) else { return };
@@ -271,7 +271,7 @@ impl Gateway {
     /// Fills entries from the queues while few are in flight. While entries are being made durable
     /// the next one fills: there is no timer.
     pub(super) async fn propose(&mut self) {
-        while self.entries.len() < ENTRIES_IN_FLIGHT_MAX && !self.parts.state.is_over_cap() {
+        while self.entries.len() < ENTRIES_IN_FLIGHT_MAX && !self.parts.state.over_cap() {
             let Role::Leading(leading) = &self.role else { return };
             let time_us = leading.time.now_us(self.parts.driver.now());
             let term = leading.term;

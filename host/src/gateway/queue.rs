@@ -22,7 +22,7 @@ pub(super) enum Origin {
     Continue { connection: ConnectionId, nonce: Nonce, session: SessionId },
     Command { connection: ConnectionId, request: RequestId, bytes: usize },
     Acknowledge { session: SessionId },
-    Close { connection: ConnectionId },
+    Close,
     Expire { session: SessionId },
     Fire { due_us: u64, key: Vec<u8> },
 }

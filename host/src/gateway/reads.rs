@@ -117,7 +117,9 @@ impl Gateway {
             self.queries_done.push(Box::pin(async move {
                 driver
                     .blocking(move || {
-                        let (view, index) = state.view_with_index();
+                        // The index first: the view is then at least as new.
+                        let index = state.applied().map_or(0, |position| position.index);
+                        let view = state.view();
                         for (connection, session, correlation, payload) in chunk {
                             let outcome = runner.run(&view, index, Some(session), &payload);
                             if let Some(frame) = wire::encode_answer(correlation, index, outcome) {

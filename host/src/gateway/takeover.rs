@@ -33,7 +33,7 @@ enum Failure {
     /// Leadership was not confirmed: it is tried again while it lasts.
     NotConfirmed,
     /// Genesis cannot be completed with this configuration.
-    Genesis(genesis::Error),
+    Genesis,
     /// This node cannot read its state.
     Fault(Fault),
 }
@@ -59,7 +59,7 @@ async fn attempt(parts: &Parts) -> Result<Loaded, Failure> {
         Err(error) => {
             tracing::error!(%error, "genesis cannot be completed");
             parts.driver.sleep(GENESIS_RETRY).await;
-            return Err(Failure::Genesis(error));
+            return Err(Failure::Genesis);
         }
     }
     let view = parts.state.view();
@@ -86,7 +86,7 @@ impl Gateway {
         }
         let loaded = match done.result {
             Ok(loaded) => loaded,
-            Err(Failure::NotConfirmed | Failure::Genesis(_)) => {
+            Err(Failure::NotConfirmed | Failure::Genesis) => {
                 self.takeover.push(take_over(self.parts.clone(), done.term));
                 return;
             }

@@ -176,7 +176,7 @@ fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
                 RejectReason::InvalidCapabilities => v1::RejectReason::InvalidCapabilities,
                 RejectReason::Other | RejectReason::TooManySessions => v1::RejectReason::Other,
                 // Fatal for its client if it were told; unanswered, it asks again.
-                RejectReason::Overloaded => return None,
+                RejectReason::Overloaded | _ => return None,
             },
             nonce,
             leader: member_name(leader),
@@ -192,7 +192,9 @@ fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
                 | SessionCloseReason::ClosedByModule
                 | SessionCloseReason::Slow => v1::SessionCloseReason::SessionExpired,
                 // A fenced connection is cut off without a message; who closed does not listen.
-                SessionCloseReason::Superseded | SessionCloseReason::ClosedByClient => return None,
+                SessionCloseReason::Superseded | SessionCloseReason::ClosedByClient | _ => {
+                    return None;
+                }
             },
             leader: member_name(leader),
         },

@@ -1,7 +1,7 @@
 //! The ZeroMQ listener as the gateway's edge.
 
 use bytes::Bytes;
-use quorate_zmtp::{Endpoint, Event, RoutingId};
+use quorate_zmtp::{Endpoint, Event, Events, RoutingId};
 use tokio::sync::mpsc;
 
 use super::edge::{ConnectionId, Edge, EdgeEvent};
@@ -37,11 +37,11 @@ impl Edge for ZmtpEdge {
 }
 
 fn routing_id(id: ConnectionId) -> RoutingId {
-    RoutingId::new(id.0)
+    RoutingId::from_number(id.0)
 }
 
 /// Hands the listener's events on, until either end closes.
-pub async fn forward(mut events: mpsc::Receiver<Event>, gateway: mpsc::Sender<EdgeEvent>) {
+pub async fn forward(mut events: Events, gateway: mpsc::Sender<EdgeEvent>) {
     while let Some(event) = events.recv().await {
         let event = match event {
             Event::Connected { id, remote, .. } => {

@@ -70,7 +70,7 @@ fn lock_directory(path: &Path) -> io::Result<File> {
         fs::create_dir_all(path)?;
         // The new directory must be there after a power loss: its name is in its parent.
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     }
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

@@ -459,5 +459,8 @@ impl LogDurability for LogStore {
 }
 
 #[cfg(test)]
-#[path = "log/log_test.rs"]
-mod tests;
+mod damage_test;
+#[cfg(test)]
+mod log_test;
+#[cfg(test)]
+mod power_test;

@@ -13,7 +13,7 @@
 //!
 //! A watch lasts as long as its session. Watchers get one request for each change, in order, none left out; watching
 //! twice changes nothing. Commands, queries, results and notifications are encoded as zio-raft's key-value example
-//! does ([`wire`]), so that its clients work.
+//! does (see `wire.rs`), so that its clients work.
 
 mod wire;
 

@@ -177,7 +177,7 @@ fn a_deadline_tells_what_is_known() {
 
     // The id was given: it is sent again although nobody waits, and can be waited for again.
     while !matches!(rig.actions().last(), Some(Action::Open(_))) {
-        let wake_at = rig.session.wake_at().unwrap();
+        let wake_at = rig.session.wake_at(rig.now).unwrap();
         rig.advance(wake_at - rig.now);
     }
     rig.link(0);
@@ -303,4 +303,50 @@ fn requests_are_delivered_once_and_acknowledged_again_after_a_reconnect() {
     assert_eq!(rig.sent(), acknowledge);
     rig.receive(request(2));
     assert_eq!((rig.actions(), rig.sent()), (vec![], acknowledge.to_vec()));
+}
+
+#[test]
+fn outcomes_that_nobody_heard_are_kept_up_to_a_bound() {
+    let mut rig = Rig::connected();
+    let calls: Vec<_> = (0..300).map(|_| rig.call(b"x")).collect();
+    assert_eq!(rig.sent_ids().len(), 300);
+    drop(calls);
+    (1..=300).for_each(|id| rig.succeed(id));
+    let mut ask = |id| {
+        let (reply, mut answer) = oneshot::channel();
+        let deadline = rig.now + CALL_TIMEOUT;
+        rig.event(Event::Outcome {
+            request: RequestId(id),
+            deadline,
+            reply,
+        });
+        answer.try_recv().unwrap()
+    };
+    let unknown = |id| {
+        Err(CallError::OutcomeUnknown {
+            request_id: RequestId(id),
+        })
+    };
+    assert_eq!(
+        (ask(44), ask(45), ask(300)),
+        (unknown(44), applied(45), applied(300))
+    );
+    assert_eq!((ask(45), ask(301)), (unknown(45), unknown(301)));
+}
+
+#[test]
+fn a_node_cannot_ask_for_a_pause_without_end() {
+    let mut rig = Rig::connected();
+    let _call = rig.call(b"a");
+    assert_eq!(rig.sent_ids(), [1]);
+    rig.answer(
+        1,
+        Outcome::Overloaded {
+            retry_after_ms: u32::MAX,
+        },
+    );
+    assert_eq!(
+        rig.session.commands.paused_until(),
+        Some(rig.now + Duration::from_secs(30))
+    );
 }

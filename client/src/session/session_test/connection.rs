@@ -48,7 +48,7 @@ fn attempts_pause_once_every_address_was_tried() {
     rig.advance(Duration::from_millis(125));
     assert_eq!(rig.actions(), [Action::Open(A.into())]);
     rig.advance(CALL_TIMEOUT);
-    let last = AttemptError::NoAnswer { endpoint: B.into() };
+    let last = AttemptError::NoAnswer { endpoint: A.into() };
     assert_eq!(connect.try_recv(), Ok(Err(ConnectError::TimedOut { last })));
 }
 
@@ -165,7 +165,7 @@ fn a_silent_node_is_left_before_the_session_expires() {
     let start = rig.now;
     let mut timestamps = vec![];
     while rig.session.state() == ConnectionState::Connected && rig.actions().is_empty() {
-        let wake_at = rig.session.wake_at().unwrap();
+        let wake_at = rig.session.wake_at(rig.now).unwrap();
         rig.advance(wake_at - rig.now);
         for message in rig.sent() {
             let ClientMessage::KeepAlive { timestamp } = message else {
@@ -287,4 +287,21 @@ fn a_frame_that_cannot_be_read_changes_nothing() {
     assert_eq!(rig.actions(), []);
     rig.succeed(1);
     assert_eq!(call.try_recv(), Ok(applied(1)));
+}
+
+#[test]
+fn a_stray_continuation_of_a_resumed_session_is_its_own_too() {
+    let mut rig = Rig::with(Some(Credentials {
+        session: SESSION,
+        secret: SECRET,
+    }));
+    let _connect = rig.connect();
+    rig.event(Event::Linked);
+    assert_eq!(rig.sent().len(), 1);
+    rig.advance(Duration::from_secs(5));
+    rig.generation = 16;
+    rig.link(41);
+    rig.generation += 1;
+    rig.closed(SessionCloseReason::Superseded);
+    assert_eq!(rig.session.state(), ConnectionState::Connecting);
 }

@@ -208,7 +208,7 @@ impl Run {
             2 | 3 => self.arrive(),
             4 | 5 => self.receive(),
             6 => {
-                if let Some(wake_at) = self.rig.session.wake_at() {
+                if let Some(wake_at) = self.rig.session.wake_at(self.rig.now) {
                     self.rig
                         .advance(wake_at.saturating_duration_since(self.rig.now));
                 }

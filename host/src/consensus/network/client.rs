@@ -22,7 +22,7 @@ use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
 use super::{Lane, Link, LinkError, Transport};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer, observe};
-use crate::store::state::SnapshotData;
+use super::super::machine::SnapshotData;
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -206,31 +206,32 @@ impl PeerNetwork {
         let io = |error: std::io::Error| {
             StreamingError::from(openraft::StorageError::read_snapshot(
                 None,
-                openraft::impls::BoxedErrorSource::from(&error),
+                <openraft::impls::BoxedErrorSource as openraft::errors::ErrorSource>::from_error(&error),
             ))
         };
-        let reader = snapshot.snapshot.reader().await.map_err(io)?;
-        let begin = SnapshotBegin {
-            vote,
-            last_log_id: snapshot.meta.last_log_id,
-            membership: snapshot.meta.last_membership.clone(),
-            header: reader.header(),
-            chunks: reader.chunks(),
+        let SnapshotData::Own(own) = &snapshot.snapshot else {
+            return Err(io(std::io::Error::other("only a snapshot of this node is sent")));
         };
+        let reader = own.open().await.map_err(|error| io(std::io::Error::other(error)))?;
+        let begin = SnapshotBegin { vote, id: own.id().to_owned() };
         let mut answer = self.ask_snapshot(Kind::SnapshotBegin, &begin.encode()).await?;
         loop {
             let number = match answer {
-                SnapshotAnswer::Vote(vote) => return Ok(SnapshotResponse::new(vote)),
+                SnapshotAnswer::Vote(vote) => {
+                    reader.finish();
+                    return Ok(SnapshotResponse::new(vote));
+                }
                 SnapshotAnswer::Next(number) => number,
             };
-            answer = if number < reader.chunks() {
-                let chunk = reader.chunk(number).await.map_err(io)?;
-                let mut body = Vec::with_capacity(4 + chunk.len());
-                body.extend_from_slice(&number.to_be_bytes());
-                body.extend_from_slice(&chunk);
-                self.ask_snapshot(Kind::SnapshotChunk, &body).await?
-            } else {
-                self.ask_snapshot(Kind::SnapshotInstall, &begin.encode()).await?
+            let chunk = reader.chunk(number).await;
+            answer = match chunk.map_err(|error| io(std::io::Error::other(error)))? {
+                Some(chunk) => {
+                    let mut body = Vec::with_capacity(8 + chunk.len());
+                    body.extend_from_slice(&number.to_be_bytes());
+                    body.extend_from_slice(&chunk);
+                    self.ask_snapshot(Kind::SnapshotChunk, &body).await?
+                }
+                None => self.ask_snapshot(Kind::SnapshotInstall, &begin.encode()).await?,
             };
         }
     }

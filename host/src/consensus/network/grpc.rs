@@ -186,7 +186,11 @@ impl Peer for GrpcService {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let frames = request.into_inner();
         // A broken stream simply ends: what it had sent is answered or not, as with any break.
-        let frames = frames.map_while(|frame| frame.ok().map(|frame| frame.payload)).boxed();
+        let frames = frames
+            .map(|frame| frame.ok().map(|frame| frame.payload))
+            .take_while(|payload| std::future::ready(payload.is_some()))
+            .filter_map(std::future::ready)
+            .boxed();
         match Arc::clone(&self.0).stream(frames).await {
             Ok(answers) => {
                 let answers = answers.map(|answer| match answer {

@@ -16,7 +16,8 @@ use super::super::me::Me;
 use super::super::rpc::{
     self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin,
 };
-use super::super::types::{Snapshot, SnapshotMeta};
+use super::super::machine::{SnapshotData, received_meta};
+use super::super::types::Snapshot;
 use super::{Refused, Service};
 use crate::drive::Driver;
 use crate::store::BoxFuture;
@@ -39,7 +40,7 @@ pub struct PeerService {
 }
 
 struct Receiving {
-    header: Bytes,
+    id: String,
     receiver: SnapshotReceiver,
 }
 
@@ -175,14 +176,14 @@ impl PeerService {
     async fn begin_snapshot(&self, begin: SnapshotBegin) -> Result<Bytes, Refused> {
         let mut receiving = self.receiving.lock().await;
         if let Some(receiving) = &*receiving
-            && receiving.header == begin.header
+            && receiving.id == begin.id
         {
-            return Ok(SnapshotAnswer::Next(receiving.receiver.next()).encode());
+            return Ok(SnapshotAnswer::Next(receiving.receiver.next_chunk()).encode());
         }
         *receiving = None;
-        let receiver = self.state.receive(&begin.header, begin.chunks).await.map_err(refused)?;
-        let next = receiver.next();
-        *receiving = Some(Receiving { header: begin.header, receiver });
+        let receiver = self.state.receive().await.map_err(refused)?;
+        let next = receiver.next_chunk();
+        *receiving = Some(Receiving { id: begin.id, receiver });
         Ok(SnapshotAnswer::Next(next).encode())
     }
 
@@ -190,34 +191,27 @@ impl PeerService {
         let Some((number, _)) = body.split_first_chunk() else {
             return Err(refused("a chunk without its number"));
         };
-        let number = u32::from_be_bytes(*number);
+        let number = u64::from_be_bytes(*number);
         let mut receiving = self.receiving.lock().await;
         let Some(open) = &mut *receiving else {
             return Err(refused("no snapshot is being received"));
         };
-        if let Err(error) = open.receiver.chunk(number, body.slice(4..)).await {
+        if let Err(error) = open.receiver.accept(number, body.slice(8..)).await {
             *receiving = None;
             return Err(refused(error));
         }
-        Ok(SnapshotAnswer::Next(open.receiver.next()).encode())
+        Ok(SnapshotAnswer::Next(open.receiver.next_chunk()).encode())
     }
 
     /// Everything that takes time (hashes, the new file, fsync) is done before openraft is told.
     async fn install(&self, begin: SnapshotBegin) -> Result<Bytes, Refused> {
         let mut receiving = self.receiving.lock().await;
-        let Some(open) = receiving.take_if(|open| open.header == begin.header) else {
+        let Some(open) = receiving.take_if(|open| open.id == begin.id) else {
             return Err(refused("another snapshot is being received"));
         };
-        let data = open.receiver.finish().await.map_err(refused)?;
-        let snapshot_id = begin
-            .last_log_id
-            .map_or_else(|| "empty".to_owned(), |id| format!("{}-{}", *id.leader_id, id.index));
-        let meta = SnapshotMeta {
-            last_log_id: begin.last_log_id,
-            last_membership: begin.membership,
-            snapshot_id,
-        };
-        let snapshot = Snapshot { meta, snapshot: data };
+        let received = open.receiver.finish().await.map_err(refused)?;
+        let meta = received_meta(&received).map_err(refused)?;
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(Box::new(received)) };
         let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await;
         Ok(SnapshotAnswer::Vote(answer.map_err(refused)?.vote).encode())
     }
@@ -240,7 +234,7 @@ impl PeerService {
         let metrics = metrics.borrow_watched();
         let committed = metrics.local_committed.map_or(0, |id| id.index);
         let applied = metrics.last_applied.map_or(0, |id| id.index);
-        committed.saturating_sub(applied) > APPLY_LAG_MAX || self.state.is_over_cap()
+        committed.saturating_sub(applied) > APPLY_LAG_MAX || self.state.over_cap()
     }
 }
 

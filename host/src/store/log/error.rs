@@ -110,7 +110,7 @@ impl Error {
         Self::Request { what: what.into() }
     }
 
-    fn kind(&self) -> io::ErrorKind {
+    pub(super) fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Damaged { .. } | Self::Format { .. } | Self::Gap { .. } => {
                 io::ErrorKind::InvalidData

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    WriteTransaction,
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -25,6 +26,7 @@ const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 const FORMAT: u32 = 1;
+const NEW_FILE: &str = "raft.redb.new";
 const NO_CLUSTER: [u8; 16] = [0; 16];
 
 /// One change of the file. Changes of one transaction take effect in their order.
@@ -60,32 +62,36 @@ pub(super) fn open(
     expected: &Expected,
     cache_bytes: usize,
 ) -> Result<(Database, Recovered), Error> {
+    let source = |source| Error::Open { source };
+    if !disk.exists(FILE).map_err(source)? {
+        // Under another name until it is complete: an empty file of the right name is damage.
+        disk.remove(NEW_FILE).map_err(source)?;
+        create(&open_database(disk, NEW_FILE, cache_bytes)?, expected)?;
+        disk.rename(NEW_FILE, FILE).map_err(source)?;
+    }
+    let database = open_database(disk, FILE, cache_bytes)?;
+    let recovered = recover(&database, expected)?;
+    Ok((database, recovered))
+}
+
+fn open_database(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Database, Error> {
     let backend = disk
-        .open_database(FILE)
+        .open_database(name)
         .map_err(|source| Error::Open { source })?;
     let database = Builder::new()
         .set_cache_size(cache_bytes)
         .set_check_integrity_on_open(true)
         .create_with_backend(BoxedBackend(backend))?;
-    create_tables(&database, expected)?;
-    let recovered = recover(&database, expected)?;
-    Ok((database, recovered))
+    Ok(database)
 }
 
-fn create_tables(database: &Database, expected: &Expected) -> Result<(), Error> {
+fn create(database: &Database, expected: &Expected) -> Result<(), Error> {
     let transaction = database.begin_write()?;
-    let is_new = transaction.list_tables()?.next().is_none();
-    if !is_new {
-        return Ok(transaction.abort()?);
-    }
     transaction.open_table(FRAMES)?;
     let mut meta = transaction.open_table(META)?;
     put_meta(&mut meta, "format", &FORMAT.to_be_bytes())?;
-    put_meta(
-        &mut meta,
-        "identity",
-        &encode_identity(&expected.for_new_file()),
-    )?;
+    let identity = encode_identity(&expected.for_new_file());
+    put_meta(&mut meta, "identity", &identity)?;
     drop(meta);
     transaction.commit()?;
     Ok(())
@@ -93,7 +99,10 @@ fn create_tables(database: &Database, expected: &Expected) -> Result<(), Error> 
 
 fn recover(database: &Database, expected: &Expected) -> Result<Recovered, Error> {
     let transaction = database.begin_read()?;
-    let meta = transaction.open_table(META)?;
+    let meta = match transaction.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Err(Error::damaged("it is empty")),
+        other => other?,
+    };
     let format = get_meta(&meta, "format", |bytes| bytes.try_into().ok())?;
     let found = format.map(u32::from_be_bytes);
     if found != Some(FORMAT) {
@@ -147,7 +156,7 @@ fn check_frames(
             let what = format!("frame {} does not follow the one before it", frame.first());
             return Err(Error::damaged(what));
         }
-        first.get_or_insert(frame.first());
+        first = first.or_else(|| Some(frame.first()));
         last_frame = Some(frame);
     }
     let end = last_frame.as_ref().map(Frame::end);
@@ -189,18 +198,6 @@ pub(super) fn commit<'a>(
     transaction.set_two_phase_commit(is_two_phase);
     transaction.commit()?;
     Ok(bytes)
-}
-
-/// Commits twice what is there already, so that the file's fallback, the commit before the last one,
-/// holds the same: damage to a cleanly closed file cannot bring back an older log.
-pub(super) fn settle(database: &Database) -> Result<(), Error> {
-    for _ in 0..2 {
-        let transaction = database.begin_write()?;
-        let format = FORMAT.to_be_bytes();
-        put_meta(&mut transaction.open_table(META)?, "format", &format)?;
-        transaction.commit()?;
-    }
-    Ok(())
 }
 
 struct Tables<'t> {

@@ -120,7 +120,7 @@ impl View {
     fn check_append(&self, entries: &[Entry]) -> Result<usize, Error> {
         let is_void = self.end() == self.first && self.purged.is_none();
         let first = entries.first().map(|entry| entry.log_id.index);
-        let begin = first.filter(|_| is_void).unwrap_or(self.end());
+        let begin = first.filter(|_| is_void).unwrap_or_else(|| self.end());
         let mut bytes = 0;
         for (entry, expected) in entries.iter().zip(begin..) {
             let index = entry.log_id.index;

@@ -98,12 +98,9 @@ impl Writer {
                     Ok(()) => shared.complete(batch),
                     Err(error) => return shared.fail(batch.commands, error),
                 },
-                None if is_closing => break,
+                None if is_closing => return,
                 None => shared.work.notified().await,
             }
-        }
-        if let Err(error) = file::settle(database) {
-            shared.fail(Vec::new(), error);
         }
     }
 

@@ -1,0 +1,16 @@
+//! Tests of core from outside: entries in, writes and results out. One binary, so that it links once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod budgets;
+mod decoding;
+mod exactly_once;
+mod golden;
+mod model;
+mod modules;
+mod outbox;
+mod overlay;
+mod properties;
+mod sessions;
+mod support;
+mod timers;

@@ -1,0 +1,376 @@
+//! Modules in the log: chunks, activation, migration and the way back.
+
+use quorate_core::codec::DecodeError;
+use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::limits::Limits;
+use quorate_core::module::{Export, Trap};
+use quorate_core::query::{self, tag};
+use quorate_core::records::{Levels, NotActivated};
+use quorate_core::result::{OperationResult, Refusal, Response};
+
+use crate::support::module::seen;
+use crate::support::*;
+
+fn activated(code: &Code) -> OperationResult {
+    OperationResult::Activated { hash: code.hash() }
+}
+
+fn put(key: &[u8], value: &[u8]) -> Action {
+    Action::Put(key.to_vec(), value.to_vec())
+}
+
+/// With data, a session, a request and a timer.
+fn in_use() -> Machine {
+    let mut machine = Machine::new();
+    let actions = [
+        put(b"k", b"v"),
+        Action::Request(vec![1], b"r".to_vec()),
+        Action::SetTimer(9, b"t".to_vec(), Vec::new()),
+    ];
+    machine.apply(vec![create(1), command(1, 1, &actions)]);
+    machine
+}
+
+/// Stores `code` and activates it over the first module.
+fn upgrade(machine: &mut Machine, code: &Code) -> OperationResult {
+    machine.apply(chunks(code));
+    machine.modules.take_calls();
+    machine.one(activate(Some(&Machine::first_module()), code))
+}
+
+/// Version 2 of the state, which it reaches by these actions.
+fn second(migrate: &[Action]) -> Code {
+    let mut code = Code::new("2.0.0", 2);
+    code.manifest.migrates_from = vec![1];
+    code.manifest.migrates_down_to = vec![1];
+    code.migrate = migrate.to_vec();
+    code.migrate_down = vec![put(b"shape", b"1")];
+    code
+}
+
+#[track_caller]
+fn assert_in_force(machine: &Machine, code: &Code) {
+    let active = query::active_module(&*machine.state).unwrap().unwrap();
+    assert_eq!(
+        (active.hash, active.manifest),
+        (code.hash(), code.manifest.clone())
+    );
+}
+
+#[test]
+fn install_runs_init_with_its_argument() {
+    let mut machine = Machine::empty();
+    let mut code = Machine::first_module();
+    code.init = Some(vec![put(b"made", b"1")]);
+    machine.apply(chunks(&code));
+    assert_eq!(machine.one(activate(None, &code)), activated(&code));
+    assert_eq!(machine.value(b"made").unwrap(), b"1");
+    let calls = machine.modules.take_calls();
+    assert_eq!((calls[0].export, calls[0].tag()), (Export::Init, tag::INIT));
+    assert_eq!(calls[0].body(), b"argument");
+    assert_in_force(&machine, &code);
+}
+
+#[test]
+fn failed_init_leaves_the_store_empty() {
+    let mut machine = Machine::empty();
+    let mut code = Machine::first_module();
+    code.init = Some(vec![put(b"made", b"1"), Action::Trap(Trap::OutOfFuel)]);
+    machine.apply(chunks(&code));
+    let before = machine.state_without_meta();
+    let failed = NotActivated::Failed(Response::Trapped(Trap::OutOfFuel));
+    let result = machine.one(activate(None, &code));
+    assert_eq!(result, OperationResult::NotActivated(failed));
+    assert_eq!(machine.state_without_meta(), before);
+    assert!(query::active_module(&*machine.state).unwrap().is_none());
+}
+
+#[test]
+fn equal_state_version_needs_no_migration_either_way() {
+    let mut machine = in_use();
+    let data = machine.data();
+    let patched = Code::new("1.0.1", 1);
+    assert_eq!(upgrade(&mut machine, &patched), activated(&patched));
+    assert!(machine.modules.take_calls().is_empty());
+    assert_in_force(&machine, &patched);
+    assert_eq!(machine.data(), data);
+    machine.one(command(1, 2, &[]));
+    assert_eq!(machine.modules.take_calls()[0].module, patched.hash());
+    let first = Machine::first_module();
+    assert_eq!(
+        machine.one(activate(Some(&patched), &first)),
+        activated(&first)
+    );
+}
+
+#[test]
+fn upgrade_migrates_and_rollback_migrates_down() {
+    let mut machine = in_use();
+    let code = second(&[put(b"shape", b"2"), Action::Delete(b"k".to_vec())]);
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+    assert_eq!(machine.value(b"shape").unwrap(), b"2");
+    assert_eq!(machine.value(b"k"), None);
+    let calls = machine.modules.take_calls();
+    assert_eq!(calls.len(), 1, "no hook of the old one");
+    assert_eq!(
+        (calls[0].module, calls[0].export),
+        (code.hash(), Export::Migrate)
+    );
+    assert_eq!(calls[0].body(), b"\x01\0\0\0\x02\0\0\0argument");
+    // The module in force leads down to the one that knows nothing of it.
+    let first = Machine::first_module();
+    assert_eq!(
+        machine.one(activate(Some(&code), &first)),
+        activated(&first)
+    );
+    let calls = machine.modules.take_calls();
+    assert_eq!(
+        (calls[0].module, calls[0].export),
+        (code.hash(), Export::MigrateDown)
+    );
+    assert_eq!(calls[0].body(), b"\x02\0\0\0\x01\0\0\0argument");
+    assert_eq!(machine.value(b"shape").unwrap(), b"1");
+    assert_in_force(&machine, &first);
+}
+
+#[test]
+fn failed_migration_leaves_everything_byte_for_byte() {
+    // FAULTS 59
+    let ruin = [
+        put(b"k", b"other"),
+        Action::Close(1),
+        Action::CancelTimer(b"t".to_vec()),
+        Action::Request(vec![1], b"lost".to_vec()),
+    ];
+    let ends = [
+        (Action::Trap(Trap::Wasm), Response::Trapped(Trap::Wasm)),
+        (
+            Action::Burn(2_000_000_000),
+            Response::Trapped(Trap::OutOfFuel),
+        ),
+        (
+            Action::SayZeros(2 << 20),
+            Response::Trapped(Trap::ResponseLimit),
+        ),
+        (
+            Action::Fail(3),
+            Response::ApplicationError {
+                code: 3,
+                payload: Vec::new(),
+            },
+        ),
+    ];
+    for (end, response) in ends {
+        let mut machine = in_use();
+        let code = second(&[&ruin[..], &[end]].concat());
+        machine.apply(chunks(&code));
+        let before = machine.state_without_meta();
+        let result = machine.one(activate(Some(&Machine::first_module()), &code));
+        assert_eq!(
+            result,
+            OperationResult::NotActivated(NotActivated::Failed(response))
+        );
+        assert_eq!(machine.state_without_meta(), before);
+        assert_in_force(&machine, &Machine::first_module());
+        machine.modules.take_calls();
+        let next = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
+        assert_eq!(next, said(machine.index, b"v"));
+        let served_by = machine.modules.take_calls()[0].module;
+        assert_eq!(served_by, Machine::first_module().hash());
+    }
+}
+
+#[test]
+fn session_closed_by_a_migration_is_told_to_the_new_module() {
+    let mut machine = in_use();
+    let code = second(&[
+        Action::Close(1),
+        put(b"hook/3", &script(&[put(b"hook", b"ran")])),
+    ]);
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+    assert!(!machine.exists(1));
+    let calls = machine.modules.take_calls();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call.module == code.hash()));
+    assert_eq!(
+        machine.value(b"hook").unwrap(),
+        b"ran",
+        "over the migrated data"
+    );
+    assert!(machine.value(&seen(tag::SESSION_EXPIRED, 1)).is_some());
+}
+
+#[test]
+fn activation_is_a_no_op_unless_what_it_expects_is_in_force() {
+    let mut machine = in_use();
+    let code = second(&[]);
+    machine.apply(chunks(&code));
+    let before = machine.state_without_meta();
+    let not_expected = OperationResult::NotActivated(NotActivated::NotExpected);
+    assert_eq!(machine.one(activate(None, &code)), not_expected);
+    assert_eq!(machine.one(activate(Some(&code), &code)), not_expected);
+    assert_eq!(machine.state_without_meta(), before);
+    let expected = activate(Some(&Machine::first_module()), &code);
+    assert_eq!(machine.one(expected.clone()), activated(&code));
+    assert_eq!(machine.one(expected), not_expected, "not twice");
+}
+
+#[test]
+fn missing_or_wrong_chunks_are_incomplete() {
+    let incomplete = || OperationResult::NotActivated(NotActivated::Incomplete);
+    let mut code = second(&[]);
+    code.padding = 2 * CHUNK_BYTES_MAX;
+    let first = Machine::first_module();
+    let mut machine = Machine::new();
+    assert_eq!(
+        machine.one(activate(Some(&first), &code)),
+        incomplete(),
+        "never heard of"
+    );
+    let mut pieces = chunks(&code);
+    assert_eq!(pieces.len(), 3);
+    let middle = pieces.remove(1);
+    machine.apply(pieces);
+    assert_eq!(machine.one(activate(Some(&first), &code)), incomplete());
+    assert_eq!(machine.one(middle.clone()), OperationResult::Stored);
+    let before = machine.state_without_meta();
+    assert_eq!(machine.one(middle), OperationResult::Stored, "again");
+    assert_eq!(machine.state_without_meta(), before);
+    assert_eq!(machine.one(activate(Some(&first), &code)), activated(&code));
+
+    let other = second(&[put(b"x", b"y")]);
+    let mut wrong = chunks(&other);
+    if let Operation::ModuleChunk { bytes, .. } = &mut wrong[0] {
+        bytes[0] ^= 1;
+    }
+    machine.apply(wrong);
+    assert_eq!(machine.one(activate(Some(&code), &other)), incomplete());
+}
+
+#[test]
+fn chunk_that_does_not_fit_is_refused() {
+    let mut machine = Machine::new();
+    let before = machine.state_without_meta();
+    let hash = second(&[]).hash();
+    let bytes_max = Limits::default().module.module_bytes_max;
+    let chunk = |number, total, length| Operation::ModuleChunk {
+        hash,
+        number,
+        total,
+        bytes: vec![0; length],
+    };
+    for wrong in [
+        chunk(0, 0, 1),
+        chunk(1, 1, 1),
+        chunk(u32::MAX, u32::MAX, 1),
+        chunk(0, 2, 1),
+        chunk(0, 1, CHUNK_BYTES_MAX + 1),
+        chunk(0, 34, CHUNK_BYTES_MAX),
+    ] {
+        assert_eq!(machine.one(wrong), refused(Refusal::TooLarge { bytes_max }));
+    }
+    assert_eq!(machine.state_without_meta(), before);
+    assert_eq!(machine.one(chunk(1, 2, 7)), OperationResult::Stored);
+    let other_total = chunk(0, 3, CHUNK_BYTES_MAX);
+    assert_eq!(
+        machine.one(other_total),
+        refused(Refusal::TooLarge { bytes_max })
+    );
+}
+
+#[test]
+fn as_many_modules_as_the_limit_also_within_one_entry() {
+    let mut machine = Machine::new();
+    let modules: Vec<_> = (0..64).map(|n| Code::new(&n.to_string(), 1)).collect();
+    let results = machine.results(modules.iter().flat_map(chunks).collect());
+    let stored = results
+        .iter()
+        .take_while(|result| **result == OperationResult::Stored);
+    assert_eq!(stored.count(), 63, "the one in force is the 64th");
+}
+
+#[test]
+fn module_that_does_not_fit_is_not_activated() {
+    let first = Machine::first_module();
+    let mut other_name = second(&[]);
+    other_name.manifest.name = "other".to_owned();
+    let too_new = Code::new("3.0.0", 3);
+    for (code, why) in [
+        (other_name, NotActivated::OtherName),
+        (too_new, NotActivated::NoMigration { from: 1, to: 3 }),
+    ] {
+        let mut machine = in_use();
+        machine.apply(chunks(&code));
+        let before = machine.state_without_meta();
+        let result = machine.one(activate(Some(&first), &code));
+        assert_eq!(result, OperationResult::NotActivated(why));
+        assert_eq!(machine.state_without_meta(), before);
+    }
+}
+
+#[test]
+fn limits_that_the_module_in_force_does_not_meet_are_refused() {
+    let mut machine = Machine::new();
+    let mut limits = Limits::default();
+    limits.module.module_bytes_max = 10;
+    let before = machine.state_without_meta();
+    let result = machine.one(Operation::SetLimits(limits.clone()));
+    let OperationResult::NotActivated(NotActivated::Rejected(rejected)) = result else {
+        panic!("{result:?}");
+    };
+    assert_eq!(rejected.code, "module-size");
+    assert_eq!(machine.state_without_meta(), before);
+    limits.module.module_bytes_max = 10_000;
+    assert_eq!(
+        machine.one(Operation::SetLimits(limits.clone())),
+        OperationResult::Done
+    );
+    assert_eq!(query::limits(&*machine.state).unwrap(), limits);
+}
+
+#[test]
+fn node_without_the_code_loads_it_and_goes_on() {
+    let mut machine = in_use();
+    machine.modules.unload();
+    let result = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
+    assert_eq!(result, said(machine.index, b"v"));
+}
+
+#[test]
+fn levels_are_raised_and_never_lowered() {
+    let mut machine = Machine::new();
+    let levels = |machine: &Machine| query::levels(&*machine.state).unwrap();
+    assert_eq!(levels(&machine), Levels { core: 1, engine: 1 });
+    let raise = |core, engine| Operation::RaiseLevels { core, engine };
+    assert_eq!(machine.one(raise(1, 3)), OperationResult::Done);
+    assert_eq!(machine.one(raise(0, 2)), OperationResult::Done);
+    assert_eq!(levels(&machine), Levels { core: 1, engine: 3 });
+}
+
+#[test]
+fn level_or_operation_of_a_newer_binary_stops_apply_and_says_so() {
+    let machine = Machine::new();
+    let base: std::sync::Arc<dyn quorate_core::state::Read> = machine.state.clone();
+    let entry = |operation| {
+        let entry = Entry {
+            time_us: 1,
+            seed: [0; 16],
+            operations: vec![operation],
+        };
+        entry.encode()
+    };
+    let newer = entry(Operation::RaiseLevels { core: 2, engine: 1 });
+    let mut unknown = entry(Operation::Checkpoint);
+    *unknown.last_mut().unwrap() = 200;
+    assert_eq!(
+        Entry::decode(&unknown),
+        Err(DecodeError::Unknown {
+            what: "operation",
+            value: 200
+        })
+    );
+    for bytes in [newer, unknown] {
+        let fault = quorate_core::apply::apply(&base, &machine.modules, 5, &bytes).unwrap_err();
+        assert!(fault.message.contains("newer"), "{fault}");
+    }
+}
