@@ -90,6 +90,58 @@ impl Dev {
     }
 }
 
+fn watch_shows_values_until_interrupted(dev: &Dev) {
+    let mut watch = Command::new(QUORATE)
+        .args([
+            "watch",
+            "a",
+            "--endpoints",
+            &dev.endpoint,
+            "--timeout",
+            "30s",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(
+        first.starts_with('[') && first.ends_with("Z] seq=1 key=a value=1"),
+        "{first}"
+    );
+    dev.json(&["call", r#"{"set":{"key":"a","value":"2"}}"#]);
+    let second = lines.next().unwrap().unwrap();
+    assert!(second.ends_with("Z] seq=2 key=a value=2"), "{second}");
+    interrupt("-INT", &watch);
+    assert_eq!(watch.wait().unwrap().code(), Some(130));
+}
+
+fn interrupt(signal: &str, process: &Child) {
+    let id = process.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn address_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let dev = ["dev", "--nodes", "1", "--client-port", &port];
+    let output = Command::new(QUORATE).args(dev).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.starts_with("error[cannot-listen]: ") && errors.contains(&port),
+        "{errors}"
+    );
+    assert!(output.stdout.is_empty());
+}
+
 #[test]
 fn cluster_is_used_from_the_command_line() {
     let dev = start(3);
@@ -123,5 +175,12 @@ fn cluster_is_used_from_the_command_line() {
 
     let refused = dev.run(&["call", r#"{"frobnicate":1}"#]);
     assert_eq!(refused.status.code(), Some(2));
+    let long = format!(r#"{{"get":{{"key":"{}"}}}}"#, "x".repeat(257));
+    let refused = dev.run(&["call", &long]);
+    assert_eq!(refused.status.code(), Some(1));
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.starts_with("error[application-error]: the module answered error 1: "));
+
+    watch_shows_values_until_interrupted(&dev);
     assert_eq!(dev.stop(), Some(0));
 }

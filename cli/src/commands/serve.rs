@@ -1,12 +1,10 @@
 //! `quorate serve`: one node, until it is told to stop or cannot go on.
 
-use std::error::Error;
 use std::io;
-use std::iter::successors;
 
 use quorate_host::config::{self, LogFormat};
 use quorate_host::drive::Driver;
-use quorate_host::node::Node;
+use quorate_host::node::{Node, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -65,18 +63,13 @@ pub(crate) fn stop_signal() -> Result<impl Future<Output = ()>, Box<Failure>> {
 }
 
 /// A node that did not start, as a failure.
-pub(crate) fn start_failure(error: &(dyn Error + 'static)) -> Box<Failure> {
-    let causes: Vec<String> = successors(Some(error), |error| (*error).source())
-        .map(|error| error.to_string())
-        .collect();
-    let text = causes.join(": ");
-    let in_use = successors(Some(error), |error| (*error).source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::AddrInUse);
-    match in_use {
-        true => Failure::new(Exit::REFUSED, Slug::AddressInUse, text)
-            .hint("another process listens there: `ss -ltnp` names it"),
-        false => stopped(&text),
+pub(crate) fn start_failure(error: &StartError) -> Box<Failure> {
+    match error {
+        StartError::Bind { .. } => {
+            Failure::new(Exit::REFUSED, Slug::CannotListen, error.to_string())
+                .hint("another process listens there (`ss -ltnp` names it), or it is no address of\nthis machine")
+        }
+        other => stopped(&other.to_string()),
     }
 }
 
@@ -103,29 +96,4 @@ fn log(log: &config::Log, options: &Options) -> Result<(), Box<Failure>> {
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("listen on 127.0.0.1:7400")]
-    struct Listen(#[source] io::Error);
-
-    #[test]
-    fn address_in_use_is_named_however_deep_it_is() {
-        let error = Listen(io::Error::from(io::ErrorKind::AddrInUse));
-        let text = start_failure(&error).text(false);
-        assert!(
-            text.starts_with("error[address-in-use]: listen on 127.0.0.1:7400: "),
-            "{text}"
-        );
-        let error = Listen(io::Error::from(io::ErrorKind::PermissionDenied));
-        let text = start_failure(&error).text(false);
-        assert!(
-            text.starts_with("error[node-stopped]: listen on 127.0.0.1:7400: "),
-            "{text}"
-        );
-    }
 }
