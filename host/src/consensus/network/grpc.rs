@@ -52,7 +52,10 @@ pub struct GrpcTransport;
 
 impl Transport for GrpcTransport {
     fn link(&self, _node: NodeId, member: &Member) -> Arc<dyn Link> {
-        Arc::new(GrpcLink { address: member.raft.clone(), channels: Mutex::default() })
+        Arc::new(GrpcLink {
+            address: member.raft.clone(),
+            channels: Mutex::default(),
+        })
     }
 }
 
@@ -64,36 +67,37 @@ struct GrpcLink {
 
 impl fmt::Debug for GrpcLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrpcLink").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("GrpcLink")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
 impl GrpcLink {
     fn client(&self, channel: &'static str) -> Result<PeerClient<Channel>, LinkError> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(channel) {
-            Some(channel) => channel.clone(),
-            None => {
-                let endpoint =
-                    Endpoint::from_shared(format!("http://{}", self.address)).map_err(|error| {
-                        LinkError::Unreachable {
+        let channel =
+            match channels.get(channel) {
+                Some(channel) => channel.clone(),
+                None => {
+                    let endpoint = Endpoint::from_shared(format!("http://{}", self.address))
+                        .map_err(|error| LinkError::Unreachable {
                             address: self.address.clone(),
                             reason: error.to_string(),
-                        }
-                    })?;
-                let made = endpoint
-                    .connect_timeout(CONNECT_TIME)
-                    .tcp_nodelay(true)
-                    .http2_keep_alive_interval(PING_INTERVAL)
-                    .keep_alive_timeout(PING_TIME)
-                    .keep_alive_while_idle(true)
-                    .initial_stream_window_size(Some(4 << 20))
-                    .initial_connection_window_size(Some(8 << 20))
-                    .connect_lazy();
-                channels.insert(channel, made.clone());
-                made
-            }
-        };
+                        })?;
+                    let made = endpoint
+                        .connect_timeout(CONNECT_TIME)
+                        .tcp_nodelay(true)
+                        .http2_keep_alive_interval(PING_INTERVAL)
+                        .keep_alive_timeout(PING_TIME)
+                        .keep_alive_while_idle(true)
+                        .initial_stream_window_size(Some(4 << 20))
+                        .initial_connection_window_size(Some(8 << 20))
+                        .connect_lazy();
+                    channels.insert(channel, made.clone());
+                    made
+                }
+            };
         Ok(PeerClient::new(channel)
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX))
@@ -139,7 +143,9 @@ impl Link for GrpcLink {
             let mut client = client?;
             let frames = SyncStream(Mutex::new(frames)).map(|payload| Frame { payload });
             let answers = client.append(frames).await;
-            let answers = answers.map_err(|status| link_error(&address, &status))?.into_inner();
+            let answers = answers
+                .map_err(|status| link_error(&address, &status))?
+                .into_inner();
             let answers = answers.map(move |answer| match answer {
                 Ok(frame) => Ok(frame.payload),
                 Err(status) => Err(link_error(&address, &status)),
@@ -159,7 +165,11 @@ impl Stream for SyncStream {
         self: Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Bytes>> {
-        let stream = self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let stream = self
+            .get_mut()
+            .0
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         stream.poll_next_unpin(context)
     }
 }
