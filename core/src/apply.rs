@@ -252,6 +252,7 @@ impl<'a> Applying<'a> {
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint => Ok(OperationResult::Done),
             Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
+            Operation::RemoveModule { hash } => self.remove_module(*hash),
         }
     }
 

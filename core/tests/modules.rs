@@ -290,6 +290,37 @@ fn as_many_modules_as_the_limit_also_within_one_entry() {
 }
 
 #[test]
+fn removed_module_leaves_nothing_and_can_be_uploaded_again() {
+    let mut machine = in_use();
+    let before = machine.state_without_meta();
+    let mut code = second(&[]);
+    code.padding = CHUNK_BYTES_MAX;
+    let mut wrong = chunks(&code);
+    if let Operation::ModuleChunk { bytes, .. } = &mut wrong[0] {
+        bytes[9] ^= 1;
+    }
+    machine.apply(wrong);
+    let first = Machine::first_module();
+    let incomplete = OperationResult::NotActivated(NotActivated::Incomplete);
+    assert_eq!(machine.one(activate(Some(&first), &code)), incomplete);
+    let remove = |code: &Code| Operation::RemoveModule { hash: code.hash() };
+    assert_eq!(machine.one(remove(&code)), OperationResult::Done);
+    assert_eq!(machine.state_without_meta(), before);
+    assert_eq!(machine.one(remove(&code)), refused(Refusal::Superseded));
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+}
+
+#[test]
+fn module_in_force_is_not_removed() {
+    let mut machine = in_use();
+    let before = machine.state_without_meta();
+    let hash = Machine::first_module().hash();
+    let remove = Operation::RemoveModule { hash };
+    assert_eq!(machine.one(remove), refused(Refusal::Superseded));
+    assert_eq!(machine.state_without_meta(), before);
+}
+
+#[test]
 fn module_that_does_not_fit_is_not_activated() {
     let first = Machine::first_module();
     let mut other_name = second(&[]);
