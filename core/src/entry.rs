@@ -224,7 +224,7 @@ impl Entry {
 }
 
 impl Operation {
-    /// Whether it must be the only operation of its entry.
+    /// Whether it must be the only operation of its entry; in company it is refused.
     pub fn is_alone(&self) -> bool {
         matches!(
             self,

@@ -368,6 +368,26 @@ fn node_without_the_code_loads_it_and_goes_on() {
 }
 
 #[test]
+fn operation_that_must_be_alone_is_refused_in_company() {
+    let mut machine = in_use();
+    let code = Code::new("1.0.1", 1);
+    machine.apply(chunks(&code));
+    let alone = [
+        activate(Some(&Machine::first_module()), &code),
+        Operation::RemoveModule { hash: code.hash() },
+        Operation::SetLimits(Limits::default()),
+        Operation::RaiseLevels { core: 1, engine: 2 },
+        Operation::Checkpoint,
+    ];
+    let state = machine.state_without_meta();
+    for operation in alone {
+        let results = machine.results(vec![operation.clone(), continue_session(9)]);
+        assert_eq!(results[0], refused(Refusal::Superseded), "{operation:?}");
+        assert_eq!(machine.state_without_meta(), state);
+    }
+}
+
+#[test]
 fn levels_are_raised_and_never_lowered() {
     let mut machine = Machine::new();
     let levels = |machine: &Machine| query::levels(&*machine.state).unwrap();
