@@ -201,6 +201,30 @@ fn session_closed_by_a_migration_is_told_to_the_new_module() {
 }
 
 #[test]
+fn session_closed_on_the_way_down_is_told_to_the_module_that_it_leads_to() {
+    let mut machine = in_use();
+    let mut code = second(&[]);
+    code.migrate_down.push(Action::Close(1));
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+    machine.modules.take_calls();
+    let first = Machine::first_module();
+    assert_eq!(
+        machine.one(activate(Some(&code), &first)),
+        activated(&first)
+    );
+    let calls = machine.modules.take_calls();
+    let by: Vec<_> = calls
+        .iter()
+        .map(|call| (call.module, call.export))
+        .collect();
+    let expected = [
+        (code.hash(), Export::MigrateDown),
+        (first.hash(), Export::Apply),
+    ];
+    assert_eq!(by, expected);
+}
+
+#[test]
 fn activation_is_a_no_op_unless_what_it_expects_is_in_force() {
     let mut machine = in_use();
     let code = second(&[]);

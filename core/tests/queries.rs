@@ -65,8 +65,10 @@ fn operation_sees_its_own_writes_and_deletes_a_range_in_order() {
     );
     assert_eq!(context.get(b"c").unwrap(), None);
     assert!(context.get(b"d").unwrap().is_some() && context.get(b"k").unwrap().is_some());
+    context.emit(b"\x03timer").unwrap();
     context.roll_back();
     assert_eq!(context.get(b"d").unwrap(), None);
+    assert_eq!(context.effects(), []);
     assert_eq!(context.written_bytes() + context.effect_bytes(), 0);
 }
 
