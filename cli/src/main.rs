@@ -1,1 +1,65 @@
-fn main() {}
+//! `quorate`: one binary for nodes, operators and scripts.
+//!
+//! Standard output has what was asked for and nothing else; everything else goes to standard error.
+
+mod args;
+mod commands;
+mod explanations;
+mod failure;
+mod http;
+mod output;
+mod payload;
+mod session;
+mod topology;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options = &cli.options;
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code.0),
+        Err(failure) => {
+            failure.report(options.output, options.is_colored());
+            ExitCode::from(failure.exit().0)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
+    match &cli.command {
+        Command::Config(command) => commands::config::run(command, &cli.options),
+        Command::Explain(command) => commands::explain::run(command),
+        Command::Version => commands::version::run(&cli.options),
+        Command::Call(command) => online(cli, commands::call::run(command, &cli.options)),
+        Command::Query(command) => online(cli, commands::query::run(command, &cli.options)),
+        Command::Watch(command) => online(cli, commands::watch::run(command, &cli.options)),
+        Command::Cluster(args::Cluster { command }) => match command {
+            args::ClusterCommand::Status => {
+                online(cli, commands::cluster_status::run(&cli.options))
+            }
+            args::ClusterCommand::Hash => online(cli, commands::cluster_hash::run(&cli.options)),
+        },
+    }
+}
+
+/// Runs what talks to a cluster.
+fn online(
+    cli: &Cli,
+    command: impl Future<Output = Result<output::Exit, Box<Failure>>>,
+) -> Result<output::Exit, Box<Failure>> {
+    output::log_to_stderr(&cli.options);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::host(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(command);
+    // Connections that are still closing hold nobody up.
+    runtime.shutdown_background();
+    result
+}

@@ -4,6 +4,7 @@
 //! the state before the entry. Every limit is checked here, once, for every kind of module.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_protocol::limits::REQUEST_BYTES_MAX;
 
@@ -95,6 +96,8 @@ pub struct Context {
     limits: ModuleLimits,
     written_bytes: u64,
     effect_bytes: u64,
+    /// Atomic only so that reading through `&self` can count and the context stays `Sync`.
+    keys_walked: AtomicU64,
 }
 
 /// Over no state at all.
@@ -136,6 +139,7 @@ impl Context {
             limits,
             written_bytes: 0,
             effect_bytes: 0,
+            keys_walked: AtomicU64::new(0),
         }
     }
 
@@ -147,6 +151,12 @@ impl Context {
     /// Bytes of keys and values that this operation wrote.
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes
+    }
+
+    /// Keys that this operation's scans and range deletions walked, shown or hidden by a deletion.
+    /// What a scan costs is the growth of this number, not how many keys it showed.
+    pub fn keys_walked(&self) -> u64 {
+        self.keys_walked.load(Ordering::Relaxed)
     }
 
     /// Bytes of effects that this operation emitted.
@@ -243,7 +253,7 @@ impl Context {
             None => vec![MODULE_DATA + 1],
         };
         let layers = [&self.operation, &self.entry];
-        scan_through(
+        let walked = scan_through(
             &layers,
             &*self.base,
             &start,
@@ -251,6 +261,7 @@ impl Context {
             order,
             &mut |key, value| visit(&key[1..], value),
         )?;
+        self.keys_walked.fetch_add(walked, Ordering::Relaxed);
         Ok(())
     }
 
@@ -290,6 +301,7 @@ impl Context {
         self.effects.clear();
         self.written_bytes = 0;
         self.effect_bytes = 0;
+        *self.keys_walked.get_mut() = 0;
     }
 
     /// Lends the writes of the entry's earlier operations, which this call sees below its own.

@@ -1,6 +1,6 @@
 //! What is read from the state beside applying entries: the leader's tables, outboxes, queries.
 
-use quorate_protocol::{RequestId, SessionId};
+use quorate_protocol::{Generation, RequestId, SessionId};
 
 use crate::apply::read;
 use crate::keys;
@@ -84,32 +84,48 @@ pub fn session(state: &dyn Read, session: SessionId) -> Result<Option<(Profile, 
     Ok(profile.zip(progress))
 }
 
-/// Every session with its profile, in order of id.
+/// What a new leader needs to know of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSummary {
+    /// Its timeout in milliseconds.
+    pub timeout_ms: u32,
+    /// Of its newest connection.
+    pub generation: Generation,
+}
+
+/// Every session, in order of id.
 ///
 /// # Errors
 /// A [`Fault`].
-pub fn sessions(state: &dyn Read) -> Result<Vec<(SessionId, Profile)>, Fault> {
-    let (start, end) = keys::profiles();
-    let mut sessions = Vec::new();
+pub fn session_summaries(state: &dyn Read) -> Result<Vec<(SessionId, SessionSummary)>, Fault> {
+    let mut timeouts = Vec::new();
     let mut damaged = None;
-    state.scan(
-        &start,
-        Some(&end),
-        Order::Ascending,
-        &mut |key, value| match (keys::session_of_profile(key), Profile::from_bytes(value)) {
+    let (start, end) = keys::profiles();
+    state.scan(&start, Some(&end), Order::Ascending, &mut |key, value| {
+        match (keys::session_of_profile(key), Profile::from_bytes(value)) {
             (Some(session), Ok(profile)) => {
-                sessions.push((session, profile));
+                timeouts.push((session, profile.timeout_ms));
                 Visit::More
             }
             _ => {
-                damaged = Some(Fault::new(format!(
-                    "the record {key:02x?} cannot be decoded"
-                )));
+                damaged = Some(Fault::new(format!("the record {key:02x?} cannot be decoded")));
                 Visit::Stop
             }
-        },
-    )?;
-    damaged.map_or(Ok(sessions), Err)
+        }
+    })?;
+    if let Some(fault) = damaged {
+        return Err(fault);
+    }
+    timeouts
+        .into_iter()
+        .map(|(session, timeout_ms)| {
+            let progress: Option<Progress> = read(state, &keys::progress(session))?;
+            let generation = progress
+                .ok_or_else(|| Fault::new(format!("session {session} lacks its progress")))?
+                .generation;
+            Ok((session, SessionSummary { timeout_ms, generation }))
+        })
+        .collect()
 }
 
 /// A request to a client, as its outbox holds it.

@@ -1,5 +1,12 @@
 //! The Quorate node: store (redb), consensus (openraft), gateway (sessions over ZeroMQ), admin (HTTP).
 
+pub mod admin;
+pub mod config;
 pub mod consensus;
 pub mod drive;
+pub mod gateway;
+pub mod genesis;
+pub mod metrics;
+pub mod node;
+pub mod queries;
 pub mod store;

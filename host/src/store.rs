@@ -5,7 +5,12 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub mod backend;
 pub mod disk;
+pub mod file_disk;
+pub mod log;
+pub mod memory_disk;
+pub mod state;
 
 /// Identity of a data directory, written into both files when it is created and checked at each
 /// start.

@@ -1,1 +1,40 @@
-fn main() {}
+//! Developer commands: `cargo xtask COMMAND`.
+//!
+//! One file per command; what several need (running processes, the wasm toolchain) has its own file. Nothing
+//! here is part of what users install.
+
+mod check;
+mod guest_toolchain;
+mod modules;
+mod process;
+mod test;
+mod wasm_file;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Developer commands of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Formatting and lints, warnings being errors
+    Check,
+    /// `check`, then every test of the workspace
+    Test,
+    /// Build the modules that ship and put them in modules/prebuilt
+    Modules(modules::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Check => check::run(),
+        Command::Test => test::run(),
+        Command::Modules(arguments) => modules::run(&arguments),
+    }
+}

@@ -1,0 +1,249 @@
+//! The command line.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use humantime_serde::re::humantime;
+use quorate_host::config::Endpoint;
+
+/// Hosts replicated state machines written as WebAssembly modules.
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    propagate_version = false,
+    max_term_width = 100
+)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes:
+  0 ok    1 refused: not applied    2 usage or configuration    3 no node reached
+  4 outcome unknown    5 cluster unhealthy    6 module rejected
+
+`quorate explain SLUG` tells more about an error."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command, before or after it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Options {
+    /// Nodes to ask, by their client endpoints; one that answers is enough
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "ENDPOINTS"
+    )]
+    #[arg(
+        value_delimiter = ',',
+        default_value = "tcp://127.0.0.1:7400",
+        hide_env_values = true
+    )]
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// How results and errors are written; in JSON, ids and indexes are strings
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+    /// Time for the whole command, such as 500ms or 1m
+    #[arg(long, global = true, default_value = "10s", value_parser = parse_timeout)]
+    pub(crate) timeout: Duration,
+    /// Answer every question with yes
+    #[arg(short = 'y', long, global = true)]
+    pub(crate) yes: bool,
+    /// Say more about what happens; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Write no colours
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    // No documentation comments: they would turn every command's help into the long form.
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one command of the module, exactly once
+    #[command(after_help = "\
+Examples:
+  quorate call '{\"set\":{\"key\":\"a\",\"value\":\"1\"}}'
+  quorate call @command.json -o json
+  quorate call --hex 5300000001610000000131")]
+    Call(Payload),
+    /// Ask the module a question; changes nothing
+    #[command(after_help = "\
+Examples:
+  quorate query '{\"get\":{\"key\":\"a\"}}'
+  quorate query null -o json")]
+    Query(Payload),
+    /// Print each new value of a key of the kv module, until Ctrl-C
+    #[command(after_help = "\
+Examples:
+  quorate watch a
+  quorate watch a -o json")]
+    Watch(Watch),
+    /// Look at a cluster
+    Cluster(Cluster),
+    /// Check and show a node's configuration
+    Config(Config),
+    /// Tell more about an error
+    #[command(after_help = "\
+Examples:
+  quorate explain no-leader")]
+    Explain(Explain),
+    /// Print the version of this binary
+    #[command(after_help = "\
+Examples:
+  quorate version
+  quorate version -o json")]
+    Version,
+}
+
+/// What is sent to the module.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Payload {
+    /// JSON, or @FILE with JSON, or - for JSON from standard input
+    #[arg(value_name = "JSON|@FILE")]
+    pub(crate) json: Option<String>,
+    /// The payload's bytes as they are, in hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = parse_hex)]
+    pub(crate) hex: Option<Bytes>,
+    /// A file with the payload's bytes as they are
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Bytes of an option. (A plain vector would be an option that is given many times.)
+#[derive(Debug, Clone)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The key
+    #[arg(value_parser = parse_key)]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    #[command(subcommand)]
+    pub(crate) command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show every node: role, indexes, module
+    #[command(after_help = "\
+Exit code 5 if there is no leader, or a node does not answer or has stopped.
+
+Examples:
+  quorate cluster status
+  quorate cluster status -o json")]
+    Status,
+    /// Compare the state of all nodes at one index
+    #[command(after_help = "\
+A node that is behind is waited for, up to --timeout. Exit code 5 if two nodes differ or one does
+not answer.
+
+Examples:
+  quorate cluster hash
+  quorate cluster hash --timeout 1m")]
+    Hash,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration, with line and caret for each mistake
+    #[command(after_help = "\
+Examples:
+  quorate config check --config quorate.toml")]
+    Check(Source),
+    /// Print the configuration that a node would run with
+    #[command(after_help = "\
+Examples:
+  quorate config show --config quorate.toml
+  quorate config show --config quorate.toml --origin")]
+    Show {
+        #[command(flatten)]
+        source: Source,
+        /// Say for each key who set it: default, file, variable or flag
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Print a file with every key, its default and what it means
+    #[command(after_help = "\
+Examples:
+  quorate config default > quorate.toml")]
+    Default,
+}
+
+/// Where a node's configuration comes from.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// The configuration file; the environment (QUORATE_TABLE__KEY) wins over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Allow addresses that other machines can reach, without encryption
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// What stands in brackets after `error`
+    pub(crate) slug: String,
+}
+
+impl Options {
+    /// The endpoints as texts.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.endpoints.iter().map(Endpoint::to_string).collect()
+    }
+
+    /// Whether standard error takes colours.
+    pub(crate) fn is_colored(&self) -> bool {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        !self.no_color && !refused && std::io::stderr().is_terminal()
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text)
+        .map_err(|_| "a duration has a unit, such as 500ms or 1m".to_owned())?;
+    let range = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+    match range.contains(&timeout) {
+        true => Ok(timeout),
+        false => Err("a timeout is between 1ms and 24h".to_owned()),
+    }
+}
+
+fn parse_hex(text: &str) -> Result<Bytes, String> {
+    let bytes = quorate_host::admin::unhex(text).map(Bytes);
+    bytes.ok_or_else(|| "not hexadecimal: two digits a byte".to_owned())
+}
+
+fn parse_key(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=256 => Ok(text.to_owned()),
+        _ => Err("a key has 1 to 256 bytes".to_owned()),
+    }
+}

@@ -1,0 +1,10 @@
+//! What each command does, one file each.
+
+pub(crate) mod call;
+pub(crate) mod cluster_hash;
+pub(crate) mod cluster_status;
+pub(crate) mod config;
+pub(crate) mod explain;
+pub(crate) mod query;
+pub(crate) mod version;
+pub(crate) mod watch;

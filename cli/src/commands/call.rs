@@ -1,0 +1,54 @@
+//! `quorate call`: one command, exactly once.
+
+use quorate_host::admin::PayloadKind;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::args::{Format, Options, Payload};
+use crate::failure::Failure;
+use crate::output::{Exit, print, print_json};
+use crate::payload::{Given, Viewer};
+use crate::session::{Session, find};
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Applied<'a> {
+    outcome: &'static str,
+    commit_index: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_hex: Option<String>,
+}
+
+pub(crate) async fn run(arguments: &Payload, options: &Options) -> Result<Exit, Box<Failure>> {
+    let deadline = Instant::now() + options.timeout;
+    let given = Given::read(arguments)?;
+    let form = given.form();
+    let known = find(options, deadline).await?;
+    let viewer = Viewer::new(known.admins());
+    let payload = viewer
+        .payload(PayloadKind::Command, given, deadline)
+        .await?;
+    let session = Session::open(options, &known, viewer, deadline).await?;
+    let applied = match session.client_until(deadline).call_bytes(payload).await {
+        Ok(applied) => applied,
+        Err(error) => return Err(session.fail(error, deadline).await),
+    };
+    let shown = session
+        .viewer
+        .show(PayloadKind::Response, applied.response, form, deadline)
+        .await;
+    session.close().await;
+    match options.output {
+        Format::Text => print(&shown.text())?,
+        Format::Json => print_json(&Applied {
+            outcome: "applied",
+            commit_index: applied.commit_index.to_string(),
+            response: shown.json(),
+            response_hex: shown.hex(),
+        })?,
+    }
+    Ok(Exit::OK)
+}

@@ -1,0 +1,110 @@
+//! Who leads and where the members are, from any node that answers, without a session.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use quorate_client::{Dealer, Topology, Transport as _};
+use quorate_protocol::Nonce;
+use quorate_protocol::v2::{ClientMessage, Member, ServerMessage};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::args::Options;
+use crate::failure::{Failure, Slug};
+use crate::output::Exit;
+
+/// What the nodes said that were asked.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// The first answer that names a leader, or the first answer.
+    pub(crate) topology: Topology,
+    /// A line for each endpoint that was heard of, for people.
+    pub(crate) said: Vec<String>,
+}
+
+impl Known {
+    /// The members' admin addresses, the leader's first.
+    pub(crate) fn admins(&self) -> Vec<String> {
+        let leader = self.topology.leader;
+        let mut members: Vec<&Member> = self.topology.members.iter().collect();
+        members.sort_by_key(|member| Some(member.node) != leader);
+        members
+            .into_iter()
+            .map(|member| member.admin.clone())
+            .collect()
+    }
+}
+
+/// Asks all endpoints at once, until one names a leader.
+pub(crate) async fn learn(options: &Options, deadline: Instant) -> Result<Known, Box<Failure>> {
+    let mut asked: FuturesUnordered<_> = options
+        .endpoints()
+        .into_iter()
+        .map(|endpoint| async move {
+            let answer = timeout_at(deadline, ask(&endpoint)).await;
+            let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            (endpoint, answer)
+        })
+        .collect();
+    let mut first = None;
+    let mut said = Vec::new();
+    while let Some((endpoint, answer)) = asked.next().await {
+        match answer {
+            Ok(topology) => {
+                let leads = topology.leader;
+                said.push(match leads {
+                    Some(leader) => format!("{endpoint}: node {leader} leads"),
+                    None => format!("{endpoint}: knows no leader"),
+                });
+                if leads.is_some() {
+                    return Ok(Known { topology, said });
+                }
+                first.get_or_insert(topology);
+            }
+            Err(error) => said.push(format!("{endpoint}: {error}")),
+        }
+    }
+    said.sort();
+    match first {
+        Some(topology) => Ok(Known { topology, said }),
+        None => Err(unreachable(&said)),
+    }
+}
+
+fn unreachable(said: &[String]) -> Box<Failure> {
+    let text = format!("no node answers\n  {}", said.join("\n  "));
+    Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text).hint(
+        "--endpoints takes client endpoints (by default port 7400); raft and admin ports speak\n\
+         other protocols. Is the node running?",
+    )
+}
+
+async fn ask(endpoint: &str) -> Result<Topology, String> {
+    // The transport tries again and again where nobody listens; who typed an address wants to know.
+    let address = endpoint.trim_start_matches("tcp://");
+    TcpStream::connect(address)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut link = Dealer
+        .connect(endpoint.to_owned())
+        .await
+        .map_err(|error| error.source.to_string())?;
+    let nonce = Nonce::new(1).expect("one is not zero");
+    let request = ClientMessage::TopologyRequest { nonce };
+    let frame = request
+        .encode()
+        .expect("a request for the topology always has an encoding");
+    let ended = || "the connection ended without an answer".to_owned();
+    link.outgoing.send(frame).await.map_err(|_| ended())?;
+    while let Some(frame) = link.incoming.recv().await {
+        match ServerMessage::decode(&frame) {
+            Ok(ServerMessage::Topology {
+                leader, members, ..
+            }) => {
+                return Ok(Topology { leader, members });
+            }
+            Ok(_) => {}
+            Err(error) => return Err(format!("an answer that cannot be read: {error}")),
+        }
+    }
+    Err(ended())
+}

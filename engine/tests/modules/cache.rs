@@ -1,0 +1,176 @@
+//! Compiled code between runs: used when whole, compiled again otherwise.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use quorate_core::module::{Export, ModuleLimits, Modules as _};
+use quorate_engine::{CodeCache, CodeKey, Config, Engine, FileCache};
+
+use crate::common::{FUEL, apply, load, pair, response, writes};
+
+#[derive(Debug, Default, Clone)]
+struct Shared(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    kept: BTreeMap<CodeKey, Vec<u8>>,
+    puts: usize,
+    is_broken: bool,
+}
+
+impl CodeCache for Shared {
+    fn get(&self, key: CodeKey) -> io::Result<Option<Vec<u8>>> {
+        let contents = self.0.lock().unwrap();
+        if contents.is_broken {
+            return Err(io::Error::other("broken"));
+        }
+        Ok(contents.kept.get(&key).cloned())
+    }
+
+    fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()> {
+        let mut contents = self.0.lock().unwrap();
+        contents.puts += 1;
+        if contents.is_broken {
+            return Err(io::Error::other("broken"));
+        }
+        contents.kept.insert(key, bytes.to_vec());
+        Ok(())
+    }
+}
+
+fn wat(response: u8) -> String {
+    apply(&format!(
+        "(i32.store8 (i32.const 65) (i32.const {response})) {}",
+        pair(64, 2)
+    ))
+}
+
+/// Loads the module in a new engine over `cache`, as after a restart; its response.
+fn restart(cache: &Shared, wat: &str) -> u8 {
+    let engine = Engine::new(Config::default())
+        .unwrap()
+        .with_cache(cache.clone());
+    let hash = load(&engine, wat);
+    let mut instance = engine.instantiate(hash, &ModuleLimits::default()).unwrap();
+    let ran = instance
+        .call(Export::Apply, b"", FUEL, &mut writes())
+        .unwrap();
+    response(&ran)[0]
+}
+
+fn puts(cache: &Shared) -> usize {
+    cache.0.lock().unwrap().puts
+}
+
+#[test]
+fn whole_code_is_used_again() {
+    let cache = Shared::default();
+    assert_eq!(restart(&cache, &wat(1)), 1);
+    assert_eq!(puts(&cache), 1);
+    assert_eq!(restart(&cache, &wat(1)), 1);
+    assert_eq!(puts(&cache), 1, "compiled once");
+}
+
+#[test]
+fn damaged_code_is_compiled_again_wherever_the_damage_is() {
+    let cache = Shared::default();
+    restart(&cache, &wat(1));
+    let whole = cache
+        .0
+        .lock()
+        .unwrap()
+        .kept
+        .values()
+        .next()
+        .unwrap()
+        .clone();
+    let last = whole.len() - 1;
+    for index in [0, 8, 40, 72, 104, last / 2, last] {
+        for value in cache.0.lock().unwrap().kept.values_mut() {
+            value[index] ^= 1;
+        }
+        let before = puts(&cache);
+        assert_eq!(restart(&cache, &wat(1)), 1);
+        assert_eq!(puts(&cache), before + 1, "damage at {index}");
+    }
+    for length in [0, 7, 103, 104, last] {
+        for value in cache.0.lock().unwrap().kept.values_mut() {
+            value.truncate(length);
+        }
+        let before = puts(&cache);
+        assert_eq!(restart(&cache, &wat(1)), 1);
+        assert_eq!(puts(&cache), before + 1, "cut to {length}");
+    }
+}
+
+#[test]
+fn code_of_another_module_is_not_used() {
+    let cache = Shared::default();
+    restart(&cache, &wat(1));
+    restart(&cache, &wat(2));
+    {
+        let mut contents = cache.0.lock().unwrap();
+        let values: Vec<_> = contents.kept.values().cloned().rev().collect();
+        for (kept, other) in contents.kept.values_mut().zip(values) {
+            *kept = other;
+        }
+    }
+    assert_eq!(restart(&cache, &wat(1)), 1);
+    assert_eq!(restart(&cache, &wat(2)), 2);
+    assert_eq!(puts(&cache), 4);
+}
+
+#[test]
+fn broken_cache_is_no_fault() {
+    let cache = Shared::default();
+    cache.0.lock().unwrap().is_broken = true;
+    assert_eq!(restart(&cache, &wat(1)), 1);
+}
+
+#[test]
+fn file_cache_keeps_files_and_clears_what_was_left_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("code");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("1-0.new"), b"half").unwrap();
+    let start = || {
+        let cache = FileCache::open(&path).unwrap();
+        let engine = Engine::new(Config::default()).unwrap().with_cache(cache);
+        load(&engine, &wat(1));
+        let names = fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        names.collect::<Vec<_>>()
+    };
+    let names = start();
+    assert_eq!(names.len(), 1, "{names:?}");
+    let written = fs::metadata(&names[0]).unwrap().modified().unwrap();
+    assert_eq!(start(), names);
+    assert_eq!(
+        fs::metadata(&names[0]).unwrap().modified().unwrap(),
+        written,
+        "not written again"
+    );
+}
+
+#[test]
+fn least_used_module_leaves_memory() {
+    let config = Config {
+        modules_max: 2,
+        ..Config::default()
+    };
+    let engine = Engine::new(config).unwrap();
+    let first = load(&engine, &wat(1));
+    let second = load(&engine, &wat(2));
+    engine.instantiate(first, &ModuleLimits::default()).unwrap();
+    let third = load(&engine, &wat(3));
+    let loaded = [first, second, third].map(|hash| engine.is_loaded(hash));
+    assert_eq!(loaded, [true, false, true]);
+    assert!(
+        engine
+            .instantiate(second, &ModuleLimits::default())
+            .is_err()
+    );
+}

@@ -1,0 +1,159 @@
+//! Values by key.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::RangeBounds;
+
+use crate::codec::{Codec, Json};
+use crate::context::{Context, ReadContext};
+use crate::error::{Error, Result};
+use crate::module::Module;
+use crate::store::range::{Bounds, Range};
+use crate::store::{EncodeKey, HasPrefix, Key, Name};
+
+/// Stored values by key, in the order of their keys: `const JOBS: Map<u64, Job> = Map::new("jobs")`. Values are
+/// encoded by `C`, JSON unless given.
+///
+/// ```
+/// # use quorate_guest::prelude::*;
+/// const NAMES: Map<u64, String> = Map::new("names");
+///
+/// fn first_names(cx: &ReadContext) -> Result<Vec<(u64, String)>> {
+///     NAMES.range(cx, 1000..).take(10).collect()
+/// }
+/// ```
+pub struct Map<K, V, C = Json> {
+    name: Name,
+    types: PhantomData<(K, V, C)>,
+}
+
+impl<K, V, C> Map<K, V, C> {
+    /// The map of this name. Of all collections of a module, no two may have the same name.
+    ///
+    /// # Panics
+    /// If the name is empty, longer than 64 bytes, or has a zero byte in it; for a `const`, while compiling.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name: Name::new(name),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<K: Key, V, C: Codec<V>> Map<K, V, C> {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`], [`Error::MALFORMED_STATE`].
+    pub fn get<Q>(&self, cx: &ReadContext<'_>, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        let Some(bytes) = cx.store().get(&self.name.key(key))? else {
+            return Ok(None);
+        };
+        C::decode(&bytes)
+            .map(Some)
+            .map_err(|malformed| Error::malformed_state(self.name.0, &malformed))
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`].
+    pub fn contains<Q>(&self, cx: &ReadContext<'_>, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        Ok(cx.store().get(&self.name.key(key))?.is_some())
+    }
+
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`], [`Error::VALUE_TOO_LARGE`], [`Error::NOT_ENCODABLE`].
+    pub fn insert<M, Q>(&self, cx: &mut Context<'_, M>, key: &Q, value: &V) -> Result<()>
+    where
+        M: Module,
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        let bytes = C::encode(value)?;
+        cx.store_mut().put(&self.name.key(key), &bytes)
+    }
+
+    /// Removes `key`, if it has a value.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`].
+    pub fn remove<M, Q>(&self, cx: &mut Context<'_, M>, key: &Q) -> Result<()>
+    where
+        M: Module,
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        cx.store_mut().delete(&self.name.key(key))
+    }
+
+    /// The entries whose keys lie in `bounds`, in their order, read from the store piece by piece.
+    pub fn range<'a, Q>(
+        &self,
+        cx: &'a ReadContext<'_>,
+        bounds: impl RangeBounds<Q>,
+    ) -> Range<'a, K, V, C>
+    where
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        Range::new(cx.store(), self.name, Bounds::of(self.name, &bounds))
+    }
+
+    /// The entries whose keys begin with `first`, in their order, read from the store piece by piece.
+    pub fn prefix<'a, Q>(&self, cx: &'a ReadContext<'_>, first: &Q) -> Range<'a, K, V, C>
+    where
+        K: HasPrefix<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        Range::new(cx.store(), self.name, Bounds::of_prefix(self.name, first))
+    }
+
+    /// Removes the first entries whose keys lie in `bounds`, at most `limit` (and at most 10 000); returns how many.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`].
+    pub fn remove_range<M, Q>(
+        &self,
+        cx: &mut Context<'_, M>,
+        bounds: impl RangeBounds<Q>,
+        limit: u32,
+    ) -> Result<u32>
+    where
+        M: Module,
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        Bounds::of(self.name, &bounds).delete(&mut cx.store_mut(), limit)
+    }
+
+    /// Removes the first entries whose keys begin with `first`, at most `limit` (and at most 10 000); returns how many.
+    ///
+    /// # Errors
+    /// [`Error::KEY_TOO_LONG`].
+    pub fn remove_prefix<M, Q>(&self, cx: &mut Context<'_, M>, first: &Q, limit: u32) -> Result<u32>
+    where
+        M: Module,
+        K: HasPrefix<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        Bounds::of_prefix(self.name, first).delete(&mut cx.store_mut(), limit)
+    }
+}
+
+impl<K, V, C> fmt::Debug for Map<K, V, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Map").field(&self.name.0).finish()
+    }
+}

@@ -1,0 +1,28 @@
+//! The admin listener: health, metrics, status, hashes and payloads as JSON, over HTTP.
+//!
+//! Read-only, for operators and their tools; clients have no use for it. What it tells comes from an
+//! [`AdminSource`]. Ids and indexes are strings in JSON, since many readers round large numbers.
+//!
+//! | path | |
+//! |---|---|
+//! | `GET /metrics` | OpenMetrics text |
+//! | `GET /livez` | 200 while the process runs |
+//! | `GET /readyz[?verbose]` | 200 if the node can serve, else 503; a line per check |
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/hash[?index=N][&wait-ms=M]` | [`HashAt`], at the newest index or at N |
+//! | `POST /v1/view` | a [`ViewRequest`]; a [`ViewAnswer`] |
+//!
+//! Every error is `{"error":{"code","message","hint"}}`.
+
+mod api;
+mod routes;
+mod server;
+
+pub use api::{
+    AdminSource, ApiError, Check, ErrorBody, HashAt, Member, ModuleStatus, PayloadKind, Role,
+    Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
+};
+pub use server::{Admin, CONNECTIONS_MAX};
+
+#[cfg(test)]
+mod admin_test;

@@ -1,0 +1,321 @@
+//! The state machine as openraft drives it: entries go to the apply loop, which has a thread and a
+//! stack of its own, and snapshots come from the state store.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::entry::EntryPayload;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use quorate_core::apply::{Applied, apply};
+use quorate_core::module::Modules;
+use quorate_core::state::Fault;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::encoding;
+use super::handle::Failure;
+use super::types::{
+    ApplyResponse, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
+use crate::drive::Driver;
+use crate::metrics::{Metrics, observe};
+use crate::store::LogPosition;
+use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
+
+/// Entries handed to the apply loop and not yet applied.
+const BACKLOG_MAX: usize = 64;
+
+/// Applies committed entries, in order.
+#[derive(Debug, Clone)]
+pub struct Applier {
+    state: StateStore,
+    modules: Arc<dyn Modules>,
+    recent: Arc<Recent>,
+    metrics: Arc<Metrics>,
+    driver: Driver,
+}
+
+/// The last (index, hash) pairs, so that nodes can be compared at one index while they go on.
+#[derive(Debug)]
+pub struct Recent {
+    hashes: std::sync::Mutex<std::collections::VecDeque<(u64, [u8; 32])>>,
+    newest: watch::Sender<u64>,
+}
+
+/// Pairs kept.
+const RECENT_MAX: usize = 4096;
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { hashes: std::sync::Mutex::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl Recent {
+    fn push(&self, index: u64, hash: [u8; 32]) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if hashes.len() == RECENT_MAX {
+            hashes.pop_front();
+        }
+        hashes.push_back((index, hash));
+    }
+
+    /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
+    pub fn all(&self) -> Vec<(u64, [u8; 32])> {
+        let hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hashes.iter().copied().collect()
+    }
+
+    /// The applied index, sent whenever it grows, after its pair is here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn reached(&self, index: u64) {
+        self.newest.send_replace(index);
+    }
+}
+
+impl Applier {
+    /// Applies to `state`, with the code of `modules`.
+    pub fn new(
+        state: StateStore,
+        modules: Arc<dyn Modules>,
+        recent: Arc<Recent>,
+        metrics: Arc<Metrics>,
+        driver: Driver,
+    ) -> Self {
+        Self { state, modules, recent, metrics, driver }
+    }
+
+    /// Applies one entry. A panic is a fault that names the index.
+    ///
+    /// # Errors
+    /// A [`Fault`]; the entry has then not been applied.
+    pub fn apply(&self, entry: &Entry) -> Result<Option<Arc<Applied>>, Fault> {
+        let position = LogPosition::from(entry.log_id);
+        let applied = self.apply_payload(position, entry)?;
+        self.recent.reached(position.index);
+        Ok(applied)
+    }
+
+    fn apply_payload(
+        &self,
+        position: LogPosition,
+        entry: &Entry,
+    ) -> Result<Option<Arc<Applied>>, Fault> {
+        match &entry.payload {
+            EntryPayload::Blank => {
+                self.state.commit(position, BTreeMap::new(), None);
+                Ok(None)
+            }
+            EntryPayload::Membership(membership) => {
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                let mut encoded = Vec::new();
+                encoding::encode_stored_membership(&stored, &mut encoded);
+                let membership = Membership { position, encoded: encoded.into() };
+                self.state.commit(position, BTreeMap::new(), Some(membership));
+                Ok(None)
+            }
+            EntryPayload::Normal(bytes) => self.apply_operations(position, &bytes.0).map(Some),
+        }
+    }
+
+    fn apply_operations(&self, position: LogPosition, bytes: &[u8]) -> Result<Arc<Applied>, Fault> {
+        let started = self.driver.now();
+        let view = self.state.view();
+        let run = || apply(&view, &*self.modules, position.index, bytes);
+        let mut applied = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            Err(Fault::new(format!("applying entry {} panicked: {text}", position.index)))
+        })?;
+        drop(view);
+        self.state.commit(position, std::mem::take(&mut applied.writes), None);
+        self.recent.push(applied.index, applied.hash);
+        self.count(&applied, started);
+        Ok(Arc::new(applied))
+    }
+
+    fn count(&self, applied: &Applied, started: crate::drive::Instant) {
+        let metrics = &self.metrics;
+        let elapsed = self.driver.now().saturating_duration_since(started);
+        metrics.proposals_applied.inc();
+        if elapsed.as_millis() > 100 {
+            metrics.slow_apply.inc();
+        }
+        let stats = &applied.stats;
+        metrics.module_fuel_consumed.inc_by(stats.fuel);
+        metrics.response_cache_hits.inc_by(stats.cache_hits.into());
+        metrics.response_cache_evictions.inc_by(stats.evictions.into());
+        for trap in &stats.traps {
+            let code = crate::metrics::TrapCode { code: crate::metrics::Slug(trap.slug()) };
+            metrics.module_traps.get_or_create(&code).inc();
+        }
+        let entry = crate::metrics::Entry { entry: crate::metrics::Slug("apply") };
+        observe(&metrics.module_apply_duration.get_or_create(&entry), elapsed);
+    }
+}
+
+struct Item {
+    entry: Entry,
+    responder: Option<ApplyResponder<TypeConfig>>,
+}
+
+enum Work {
+    Apply(Box<Item>),
+    /// Everything before was applied.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// openraft's state machine.
+#[derive(Debug)]
+pub struct Machine {
+    work: mpsc::Sender<Work>,
+    state: StateStore,
+}
+
+impl Machine {
+    /// A machine, and the loop that must be driven for it to apply.
+    pub fn new(
+        applier: Applier,
+        failure: Arc<Failure>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (work, queue) = mpsc::channel(BACKLOG_MAX);
+        let state = applier.state.clone();
+        (Self { work, state }, apply_loop(applier, failure, queue))
+    }
+}
+
+async fn apply_loop(applier: Applier, failure: Arc<Failure>, mut queue: mpsc::Receiver<Work>) {
+    while let Some(work) = queue.recv().await {
+        let item = match work {
+            Work::Apply(item) => item,
+            Work::Barrier(reached) => {
+                // openraft may be shutting down and not wait any more.
+                let _ = reached.send(());
+                continue;
+            }
+        };
+        match applier.apply(&item.entry) {
+            Ok(applied) => {
+                if let Some(responder) = item.responder {
+                    responder.send(ApplyResponse(applied));
+                }
+            }
+            Err(fault) => {
+                failure.set(fault);
+                // Apply stays pending: an error would be fatal to openraft at once, before this
+                // node could hand over its leadership.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+fn stopped() -> std::io::Error {
+    std::io::Error::other("the apply loop has ended")
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId>, StoredMembership), std::io::Error> {
+        Ok((self.state.applied().map(LogId::from), membership(&self.state)?))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), std::io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, std::io::Error>> + Unpin + Send,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let item = Box::new(Item { entry, responder });
+            self.work.send(Work::Apply(item)).await.map_err(|_| stopped())?;
+        }
+        let (reached, barrier) = oneshot::channel();
+        self.work.send(Work::Barrier(reached)).await.map_err(|_| stopped())?;
+        barrier.await.map_err(|_| stopped())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { state: self.state.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), std::io::Error> {
+        let SnapshotData::Received(received) = snapshot else {
+            return Err(std::io::Error::other("only a received snapshot is installed"));
+        };
+        self.state.install(*received).await.map_err(std::io::Error::other)?;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, std::io::Error> {
+        self.state.current_snapshot().map(into_snapshot).transpose()
+    }
+}
+
+/// The membership that the state holds.
+pub fn membership(state: &StateStore) -> Result<StoredMembership, std::io::Error> {
+    decode_membership(state.membership().as_ref())
+}
+
+/// Builds snapshots: asks for a fold and takes the view right after it.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    state: StateStore,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, std::io::Error> {
+        let built = self.state.build_snapshot().await.map_err(std::io::Error::other)?;
+        into_snapshot(built.ok_or_else(|| std::io::Error::other("nothing was applied yet"))?)
+    }
+}
+
+/// A snapshot on its way out or in.
+#[derive(Debug)]
+pub enum SnapshotData {
+    /// Of this node's state, to be sent.
+    Own(StateSnapshot),
+    /// Of another node's, received, checked and durable, to be installed.
+    Received(Box<Received>),
+}
+
+fn into_snapshot(snapshot: StateSnapshot) -> Result<Snapshot, std::io::Error> {
+    let position = snapshot.position();
+    let meta = SnapshotMeta {
+        last_log_id: Some(position.into()),
+        last_membership: decode_membership(snapshot.membership())?,
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotData::Own(snapshot) })
+}
+
+/// What openraft is told of a received snapshot.
+pub(super) fn received_meta(received: &Received) -> Result<SnapshotMeta, std::io::Error> {
+    Ok(SnapshotMeta {
+        last_log_id: Some(received.position().into()),
+        last_membership: decode_membership(received.membership())?,
+    })
+}
+
+fn decode_membership(membership: Option<&Membership>) -> Result<StoredMembership, std::io::Error> {
+    match membership {
+        Some(membership) => encoding::decode_stored_membership(&membership.encoded)
+            .map_err(std::io::Error::other),
+        None => Ok(StoredMembership::default()),
+    }
+}

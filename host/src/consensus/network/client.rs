@@ -1,0 +1,265 @@
+//! openraft's network over links to peers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use super::super::handle::Clocks;
+use super::super::me::Me;
+use super::super::rpc::{self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin};
+use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
+use super::{Lane, Link, LinkError, Transport};
+use crate::drive::Driver;
+use crate::metrics::{Metrics, Peer, observe};
+use super::super::machine::SnapshotData;
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+/// Makes the network for each peer.
+#[derive(Debug, Clone)]
+pub struct Network {
+    me: Me,
+    transport: Arc<dyn Transport>,
+    clocks: Clocks,
+    driver: Driver,
+    metrics: Arc<Metrics>,
+}
+
+impl Network {
+    /// A network over `transport`; the wall clocks that peers tell go to `clocks`.
+    pub fn new(
+        me: Me,
+        transport: Arc<dyn Transport>,
+        clocks: Clocks,
+        driver: Driver,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { me, transport, clocks, driver, metrics }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+        PeerNetwork {
+            network: self.clone(),
+            target: NodeName { node: target, incarnation: node.incarnation },
+            link: self.transport.link(target, node),
+        }
+    }
+}
+
+/// The network to one peer.
+#[derive(Debug)]
+pub struct PeerNetwork {
+    network: Network,
+    target: NodeName,
+    link: Arc<dyn Link>,
+}
+
+impl PeerNetwork {
+    fn frame(&self, kind: Kind, body: &[u8]) -> Bytes {
+        self.network.me.envelope(self.target, kind).encode(body)
+    }
+
+    async fn call(&self, lane: Lane, kind: Kind, body: &[u8]) -> Result<Bytes, LinkError> {
+        self.link.call(lane, self.frame(kind, body)).await
+    }
+}
+
+fn rpc_error(error: LinkError) -> RPCError<TypeConfig> {
+    match &error {
+        LinkError::Unreachable { .. } | LinkError::Timeout { .. } => {
+            RPCError::Unreachable(Unreachable::new(&error))
+        }
+        LinkError::Broken { .. } => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+fn undecodable(error: rpc::Error) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let started = self.network.driver.now();
+        let body = rpc::encode_append(&request);
+        let answer = self.call(Lane::Control, Kind::Append, &body).await.map_err(rpc_error)?;
+        let (answer, wall_us) = rpc::decode_appended(&answer).map_err(undecodable)?;
+        let now = self.network.driver.now();
+        let round_trip = now.saturating_duration_since(started);
+        // The peer's clock was read about half a round trip ago.
+        let wall_us = wall_us + round_trip.as_micros() as u64 / 2;
+        self.network.clocks.heard(self.target.node, wall_us, now);
+        let peer = Peer { peer: self.target.node };
+        observe(&self.network.metrics.peer_round_trip_time.get_or_create(&peer), round_trip);
+        Ok(answer)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> openraft::base::BoxFuture<
+        's,
+        Rpc<openraft::base::BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let opening = self.frame(Kind::AppendStream, &[]);
+        let peer = Peer { peer: self.target.node };
+        let sent = self.network.metrics.peer_sent_bytes.get_or_create(&peer).clone();
+        let bodies = input.map(move |request| {
+            let body = rpc::encode_append(&request);
+            sent.inc_by(body.len() as u64);
+            body
+        });
+        let frames: BoxStream<'static, Bytes> =
+            stream::once(async move { opening }).chain(bodies).boxed();
+        let opened = self.link.stream(frames);
+        Box::pin(async move {
+            let answers = opened.await.map_err(rpc_error)?;
+            let answers = answers.map(|answer| {
+                rpc::decode_stream_result(&answer.map_err(rpc_error)?).map_err(undecodable)
+            });
+            let answers: openraft::base::BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask_vote(Kind::Vote, &request).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask_vote(Kind::PreVote, &request).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let body = rpc::encode_transfer(request.from_leader(), request.last_log_id());
+        self.call(Lane::Control, Kind::Transfer, &body).await.map_err(rpc_error)?;
+        Ok(Ok(()))
+    }
+}
+
+impl PeerNetwork {
+    async fn ask_vote(
+        &self,
+        kind: Kind,
+        request: &VoteRequest<TypeConfig>,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let body = rpc::encode_vote_request(request);
+        let answer = self.call(Lane::Control, kind, &body).await.map_err(rpc_error)?;
+        rpc::decode_vote_response(&answer).map_err(undecodable)
+    }
+
+    /// Sends exactly the snapshot that was handed out, from the chunk on that the peer lacks.
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let io = |error: std::io::Error| {
+            StreamingError::from(openraft::StorageError::read_snapshot(
+                None,
+                <openraft::impls::BoxedErrorSource as openraft::errors::ErrorSource>::from_error(&error),
+            ))
+        };
+        let SnapshotData::Own(own) = &snapshot.snapshot else {
+            return Err(io(std::io::Error::other("only a snapshot of this node is sent")));
+        };
+        let reader = own.open().await.map_err(|error| io(std::io::Error::other(error)))?;
+        let begin = SnapshotBegin { vote, id: own.id().to_owned() };
+        let mut answer = self.ask_snapshot(Kind::SnapshotBegin, &begin.encode()).await?;
+        loop {
+            let number = match answer {
+                SnapshotAnswer::Vote(vote) => {
+                    reader.finish();
+                    return Ok(SnapshotResponse::new(vote));
+                }
+                SnapshotAnswer::Next(number) => number,
+            };
+            let chunk = reader.chunk(number).await;
+            answer = match chunk.map_err(|error| io(std::io::Error::other(error)))? {
+                Some(chunk) => {
+                    let mut body = Vec::with_capacity(8 + chunk.len());
+                    body.extend_from_slice(&number.to_be_bytes());
+                    body.extend_from_slice(&chunk);
+                    self.ask_snapshot(Kind::SnapshotChunk, &body).await?
+                }
+                None => self.ask_snapshot(Kind::SnapshotInstall, &begin.encode()).await?,
+            };
+        }
+    }
+
+    async fn ask_snapshot(
+        &self,
+        kind: Kind,
+        body: &[u8],
+    ) -> Result<SnapshotAnswer, StreamingError<TypeConfig>> {
+        let answer = self.call(Lane::Snapshot, kind, body).await.map_err(rpc_error)?;
+        SnapshotAnswer::decode(&answer).map_err(|error| undecodable(error).into())
+    }
+}
+
+/// Asks a configured peer who it is, before there is a cluster.
+///
+/// # Errors
+/// If it does not answer, or not like a node.
+pub async fn introduce(
+    me: &Me,
+    transport: &dyn Transport,
+    node: NodeId,
+    address: &str,
+) -> Result<rpc::Introduction, String> {
+    let member = Member { raft: address.to_owned(), ..Member::default() };
+    let to = NodeName { node, incarnation: [0; 16] };
+    let frame = Envelope { to, ..me.envelope(to, Kind::Introduce) }.encode(&[]);
+    let answer = transport.link(node, &member).call(Lane::Control, frame).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    rpc::Introduction::decode(&answer).map_err(|error| error.to_string())
+}

@@ -1,0 +1,412 @@
+//! Sessions over ZeroMQ: what clients ask goes into the log, what comes of it goes back.
+//!
+//! One task owns every table and never waits for a disk or a module. Only the leader serves; the
+//! others name it. Nothing here is replicated: what must survive a leader is in the log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use quorate_core::apply::Applied;
+use quorate_protocol::v2::{Member, ServerMessage, SessionCloseReason};
+use quorate_protocol::{NodeId, Version};
+use tokio::sync::{mpsc, watch};
+
+use crate::consensus::{Consensus, Leadership, ProposeError};
+use crate::drive::{Driver, Instant};
+use crate::genesis::Genesis;
+use crate::metrics::Metrics;
+use crate::queries::Queries;
+use crate::store::BoxFuture;
+use crate::store::state::StateStore;
+
+mod answers;
+mod connection;
+pub mod edge;
+mod leading;
+mod proposals;
+mod queue;
+mod reads;
+mod requests;
+mod takeover;
+mod ticks;
+mod timekeeper;
+mod wire;
+pub mod zmtp_edge;
+
+use connection::Connection;
+use edge::{ConnectionId, Edge, EdgeEvent};
+use leading::Leading;
+use queue::{Origin, Queued};
+use reads::{Read, ReadsDone};
+use takeover::Takeover;
+
+/// Node-local settings of the gateway.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Take clients of version 1 (zio-raft's), which have no secret.
+    pub accepts_version_1: bool,
+    /// How old a quorum's acknowledgement may be for keep-alives to be answered: the shortest
+    /// election timeout.
+    pub quorum_age_max: Duration,
+    /// After this long without an acknowledgement a request to a client is sent again.
+    pub request_retry_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            accepts_version_1: false,
+            quorum_age_max: Duration::from_secs(1),
+            request_retry_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the gateway works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Time and randomness.
+    pub driver: Driver,
+    /// The log.
+    pub consensus: Consensus,
+    /// The state.
+    pub state: StateStore,
+    /// Runs queries.
+    pub queries: Queries,
+    /// Sends to clients.
+    pub edge: Arc<dyn Edge>,
+    /// What a new cluster begins with.
+    pub genesis: Arc<Genesis>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Settings.
+    pub options: Options,
+}
+
+/// What others may see of the gateway. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    stop: watch::Sender<bool>,
+    serving: watch::Receiver<bool>,
+    commands: mpsc::Sender<Ask>,
+}
+
+/// Asked of the gateway from beside it.
+enum Ask {
+    Sessions(tokio::sync::oneshot::Sender<Vec<SessionStatus>>),
+}
+
+/// A session, as the leader sees it.
+#[derive(Debug, Clone)]
+pub struct SessionStatus {
+    /// The session.
+    pub session: quorate_protocol::SessionId,
+    /// The connection that it is bound to.
+    pub connection: Option<ConnectionId>,
+    /// Its timeout.
+    pub timeout: Duration,
+    /// When it will expire if nothing is heard.
+    pub expires_in: Duration,
+}
+
+impl Handle {
+    /// Tells clients that the node stops, and ends the gateway's task.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Whether this node leads and serves clients.
+    pub fn is_serving(&self) -> bool {
+        *self.serving.borrow()
+    }
+
+    /// The sessions of the cluster and their connections; empty on a node that does not lead.
+    pub async fn sessions(&self) -> Vec<SessionStatus> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        if self.commands.send(Ask::Sessions(answer)).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+}
+
+/// Entries of this leader that are proposed and not yet applied.
+const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// How often deadlines and timers are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Events of the edge that are taken before anything else has its turn.
+const EVENTS_PER_TURN: usize = 256;
+
+type Done<T> = FuturesUnordered<BoxFuture<'static, T>>;
+
+/// The gateway's task and everything it owns.
+pub struct Gateway {
+    parts: Parts,
+    connections: BTreeMap<ConnectionId, Connection>,
+    role: Role,
+    leadership: Leadership,
+    /// Connections with something queued, in the order of their turns.
+    round: VecDeque<ConnectionId>,
+    /// What the leader itself proposes: before any client's.
+    own: VecDeque<Queued>,
+    entries: Done<EntryDone>,
+    reads: Vec<Read>,
+    reads_done: Done<ReadsDone>,
+    queries_done: Done<()>,
+    takeover: Done<Takeover>,
+    tick_at: Instant,
+    serving: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// What this node is for clients.
+#[derive(Debug)]
+enum Role {
+    /// Names the leader, if it knows one.
+    Follower,
+    /// Leads, and is not yet sure of its state.
+    TakingOver,
+    /// Serves.
+    Leading(Box<Leading>),
+}
+
+/// An entry of this leader was applied, or was not.
+struct EntryDone {
+    term: u64,
+    origins: Vec<Origin>,
+    result: Result<Arc<Applied>, ProposeError>,
+}
+
+impl Gateway {
+    /// A gateway over `parts`; run it with [`Gateway::run`].
+    pub fn new(parts: Parts) -> (Self, Handle, Asks) {
+        let (serving, is_serving) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let (commands, asks) = mpsc::channel(16);
+        let tick_at = parts.driver.now() + TICK;
+        let leadership = parts.consensus.leadership();
+        let gateway = Self {
+            parts,
+            connections: BTreeMap::new(),
+            role: Role::Follower,
+            leadership,
+            round: VecDeque::new(),
+            own: VecDeque::new(),
+            entries: FuturesUnordered::new(),
+            reads: Vec::new(),
+            reads_done: FuturesUnordered::new(),
+            queries_done: FuturesUnordered::new(),
+            takeover: FuturesUnordered::new(),
+            tick_at,
+            serving,
+        };
+        let handle = Handle { stop, serving: is_serving, commands };
+        (gateway, handle, Asks { stopped, asks })
+    }
+
+    /// Serves until [`Handle::stop`], or until the edge or the consensus ends.
+    pub async fn run(mut self, mut events: mpsc::Receiver<EdgeEvent>, mut asks: Asks) {
+        let mut leadership = self.parts.consensus.watch_leadership();
+        self.leadership_changed();
+        loop {
+            let tick_at = self.tick_at;
+            tokio::select! {
+                biased;
+                _ = asks.stopped.wait_for(|stopped| *stopped) => break,
+                changed = leadership.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.leadership_changed();
+                }
+                Some(done) = self.entries.next() => self.entry_done(done),
+                Some(done) = self.takeover.next() => self.taken_over(done),
+                Some(done) = self.reads_done.next() => self.reads_done(done),
+                Some(()) = self.queries_done.next() => {}
+                event = events.recv() => {
+                    let Some(event) = event else { break };
+                    self.event(event);
+                    for _ in 0..EVENTS_PER_TURN {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.event(event);
+                    }
+                }
+                Some(ask) = asks.asks.recv() => self.answer_ask(ask),
+                () = tokio::time::sleep_until(tick_at) => {
+                    // Sockets first: a keep-alive that has arrived counts.
+                    for _ in 0..EVENTS_PER_TURN {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.event(event);
+                    }
+                    self.tick();
+                }
+            }
+            self.start_reads();
+            self.propose().await;
+        }
+        self.farewell();
+    }
+
+    fn event(&mut self, event: EdgeEvent) {
+        match event {
+            EdgeEvent::Connected { id, remote } => {
+                self.connections.insert(id, Connection::new(remote));
+            }
+            EdgeEvent::Message { id, frame } => self.message(id, &frame),
+            EdgeEvent::Disconnected { id } => self.disconnected(id),
+        }
+    }
+
+    fn disconnected(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id)
+            && let Some(bound) = connection.bound
+            && let Role::Leading(leading) = &mut self.role
+            && let Some(session) = leading.sessions.get_mut(&bound.session)
+            && session.connection == Some(id)
+        {
+            // The session lives on, and its clock keeps running.
+            session.connection = None;
+            session.sender.restart();
+        }
+    }
+
+    fn leadership_changed(&mut self) {
+        let leadership = self.parts.consensus.leadership();
+        let lost = !leadership.is_leader || leadership.term != self.leadership.term;
+        let was_leader = !matches!(self.role, Role::Follower);
+        self.leadership = leadership;
+        if was_leader && lost {
+            self.step_down();
+        }
+        if self.leadership.is_leader && matches!(self.role, Role::Follower) {
+            self.role = Role::TakingOver;
+            self.takeover.push(takeover::take_over(self.parts.clone(), self.leadership.term));
+        }
+    }
+
+    /// Leadership is gone: whatever waited is answered, and clients are told where to go.
+    fn step_down(&mut self) {
+        self.role = Role::Follower;
+        self.serving.send_replace(false);
+        self.own.clear();
+        self.round.clear();
+        let queued: Vec<Origin> = self
+            .connections
+            .values_mut()
+            .flat_map(|connection| {
+                connection.in_round = false;
+                connection.queue.drain(..).map(|queued| queued.origin)
+            })
+            .collect();
+        for origin in queued {
+            self.refuse_not_leader(origin);
+        }
+        for read in std::mem::take(&mut self.reads) {
+            self.refuse_read(read);
+        }
+        let bound: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.bound.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in bound {
+            self.close_session(id, SessionCloseReason::NotLeaderAnymore, self.leader());
+        }
+    }
+
+    fn farewell(&mut self) {
+        let leader = if self.leadership.is_leader { None } else { self.leader() };
+        let bound: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.bound.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in bound {
+            self.close_session(id, SessionCloseReason::NotLeaderAnymore, leader.clone());
+        }
+        self.serving.send_replace(false);
+    }
+
+    fn answer_ask(&self, ask: Ask) {
+        let Ask::Sessions(answer) = ask;
+        let now = self.parts.driver.now();
+        let sessions = match &self.role {
+            Role::Leading(leading) => leading
+                .sessions
+                .iter()
+                .map(|(session, live)| SessionStatus {
+                    session: *session,
+                    connection: live.connection,
+                    timeout: live.timeout,
+                    expires_in: live.deadline.saturating_duration_since(now),
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(sessions);
+    }
+
+    /// The leader, as clients are told of it.
+    fn leader(&self) -> Option<Member> {
+        let leader = self.leadership.leader?;
+        self.members().into_iter().find(|member| member.node == NodeId(leader))
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.parts
+            .consensus
+            .members()
+            .into_iter()
+            .map(|(node, member)| Member {
+                node: NodeId(node),
+                client: member.client,
+                admin: member.admin,
+            })
+            .collect()
+    }
+
+    fn send(&self, id: ConnectionId, message: ServerMessage) {
+        let version = self.connections.get(&id).and_then(|connection| connection.version);
+        if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message) {
+            self.parts.edge.send(id, Bytes::from(frame));
+        }
+    }
+
+    /// Tells a client that its session is no longer bound here, and closes the connection.
+    fn close_session(
+        &mut self,
+        id: ConnectionId,
+        reason: SessionCloseReason,
+        leader: Option<Member>,
+    ) {
+        self.send(id, ServerMessage::SessionClosed { reason, leader });
+        self.parts.edge.close(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.bound = None;
+        }
+    }
+}
+
+/// What is asked of a gateway from beside it; belongs to [`Gateway::run`].
+pub struct Asks {
+    stopped: watch::Receiver<bool>,
+    asks: mpsc::Receiver<Ask>,
+}
+
+impl std::fmt::Debug for Asks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asks").finish_non_exhaustive()
+    }
+}

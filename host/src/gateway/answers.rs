@@ -1,0 +1,330 @@
+//! From an applied entry back to the clients that asked for it.
+
+use quorate_core::apply::Notice;
+use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
+use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
+use quorate_protocol::{Generation, LogIndex, Nonce, RequestId, SessionId, SessionSecret};
+
+use super::connection::Bound;
+use super::edge::ConnectionId;
+use super::leading::{LiveSession, Sender};
+use super::proposals::RETRY_AFTER_MS;
+use super::queue::Origin;
+use super::{EntryDone, Gateway, Role};
+use crate::consensus::ProposeError;
+
+impl Gateway {
+    pub(super) fn entry_done(&mut self, done: EntryDone) {
+        self.parts.metrics.proposals_pending.dec();
+        let applied = match done.result {
+            Ok(applied) => applied,
+            Err(error) => {
+                self.parts.metrics.proposals_failed.inc();
+                for origin in done.origins {
+                    self.entry_lost(origin, &error);
+                }
+                return;
+            }
+        };
+        // A later leadership of this node has loaded its tables from a state that holds this entry.
+        let is_current = matches!(&self.role, Role::Leading(leading) if leading.term == done.term);
+        for (origin, result) in done.origins.into_iter().zip(&applied.results) {
+            self.result(origin, result, is_current);
+        }
+        if is_current {
+            for notice in &applied.notices {
+                self.notice(*notice);
+            }
+        }
+    }
+
+    fn result(&mut self, origin: Origin, result: &OperationResult, is_current: bool) {
+        match origin {
+            Origin::Command { connection, request, bytes } => {
+                self.command_result(connection, request, bytes, result);
+            }
+            _ if !is_current => {}
+            Origin::Create { connection, nonce } => self.created(connection, nonce, result),
+            Origin::Continue { connection, nonce, session } => {
+                self.continued(connection, nonce, session, result);
+            }
+            Origin::Acknowledge { session } => {
+                if let OperationResult::Acknowledged { up_to } = result {
+                    let now = self.parts.driver.now();
+                    if let Role::Leading(leading) = &mut self.role
+                        && let Some(live) = leading.sessions.get_mut(&session)
+                    {
+                        live.sender.acknowledged(*up_to, now);
+                    }
+                    self.send_requests(session);
+                }
+            }
+            // Its client is told by the notice that the session has ended.
+            Origin::Close => {}
+            Origin::Expire { session } => {
+                // Superseded: it lives on. Overloaded: the next tick proposes it again.
+                if let Role::Leading(leading) = &mut self.role
+                    && let Some(live) = leading.sessions.get_mut(&session)
+                {
+                    live.is_expiring = false;
+                }
+            }
+            Origin::Fire { due_us, key } => {
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.firing.remove(&(due_us, key));
+                    // What stayed due, and what comes next, is looked up at the next tick.
+                    leading.next_timer_us = Some(0);
+                }
+            }
+        }
+    }
+
+    fn command_result(
+        &mut self,
+        id: ConnectionId,
+        request: RequestId,
+        bytes: usize,
+        result: &OperationResult,
+    ) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.discount_command(bytes);
+        }
+        let (index, outcome) = match result {
+            OperationResult::Responded { index, response } => (
+                Some(LogIndex(*index)),
+                match response {
+                    Response::Success(payload) => Outcome::Success { payload: payload.clone() },
+                    Response::ApplicationError { code, payload } => {
+                        Outcome::ApplicationError { code: *code, payload: payload.clone() }
+                    }
+                    Response::Trapped(trap) => Outcome::Trapped { code: *trap as u8 },
+                    Response::Void => Outcome::Void,
+                },
+            ),
+            OperationResult::Refused(refusal) => match refusal {
+                // An older connection is not answered: it was cut off when it was fenced.
+                Refusal::Fenced => return self.parts.edge.close(id),
+                Refusal::NoSession => (None, Outcome::NoSession),
+                Refusal::Conflict => (None, Outcome::Conflict),
+                Refusal::Evicted => (None, Outcome::Evicted),
+                Refusal::OutOfOrder { expected } => {
+                    (None, Outcome::OutOfOrder { expected: *expected })
+                }
+                Refusal::TooLarge { bytes_max } => {
+                    let bytes_max = u32::try_from(*bytes_max).unwrap_or(u32::MAX);
+                    (None, Outcome::TooLarge { bytes_max })
+                }
+                Refusal::NotReady => (None, Outcome::NoModule),
+                Refusal::Overloaded | Refusal::TooManySessions | Refusal::Superseded => {
+                    (None, Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+                }
+            },
+            other => {
+                tracing::error!(?other, "a command came to a result of another operation");
+                (None, Outcome::Unknown)
+            }
+        };
+        self.respond(id, request, index, outcome);
+    }
+
+    pub(super) fn respond(
+        &self,
+        id: ConnectionId,
+        request: RequestId,
+        commit_index: Option<LogIndex>,
+        outcome: Outcome,
+    ) {
+        self.send(id, ServerMessage::CommandResponse { request, commit_index, outcome });
+    }
+
+    fn created(&mut self, id: ConnectionId, nonce: Nonce, result: &OperationResult) {
+        self.opened(id);
+        match result {
+            OperationResult::Created { session, generation, timeout_ms } => {
+                self.bind(id, *session, *generation, *timeout_ms);
+                self.send(
+                    id,
+                    ServerMessage::SessionCreated {
+                        nonce,
+                        session: *session,
+                        secret: SessionSecret::NONE,
+                        generation: *generation,
+                        timeout_ms: *timeout_ms,
+                    },
+                );
+                self.send_requests(*session);
+            }
+            OperationResult::Rejected(response) => {
+                let message = match response {
+                    Response::ApplicationError { payload, .. } => {
+                        String::from_utf8_lossy(payload).chars().take(256).collect()
+                    }
+                    _ => "the module refused the session".to_owned(),
+                };
+                self.reject(id, nonce, RejectReason::InvalidCapabilities, message);
+                self.parts.edge.close(id);
+            }
+            OperationResult::Refused(Refusal::TooManySessions) => {
+                let message = "the cluster has as many sessions as it allows".to_owned();
+                self.reject(id, nonce, RejectReason::TooManySessions, message);
+            }
+            _ => self.reject(id, nonce, RejectReason::Overloaded, String::new()),
+        }
+    }
+
+    fn continued(
+        &mut self,
+        id: ConnectionId,
+        nonce: Nonce,
+        session: SessionId,
+        result: &OperationResult,
+    ) {
+        self.opened(id);
+        match result {
+            OperationResult::Continued {
+                generation,
+                last_executed,
+                lowest_pending,
+                timeout_ms,
+            } => {
+                self.bind(id, session, *generation, *timeout_ms);
+                self.send(
+                    id,
+                    ServerMessage::SessionContinued {
+                        nonce,
+                        generation: *generation,
+                        last_executed: *last_executed,
+                        highest_lowest_pending: *lowest_pending,
+                        timeout_ms: *timeout_ms,
+                    },
+                );
+                self.send_requests(session);
+            }
+            _ => {
+                self.reject(id, nonce, RejectReason::SessionExpired, String::new());
+                self.parts.edge.close(id);
+            }
+        }
+    }
+
+    fn opened(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_opening = false;
+        }
+    }
+
+    /// Binds a session to a connection, cutting off the one that had it.
+    fn bind(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        generation: Generation,
+        timeout_ms: u32,
+    ) {
+        let now = self.parts.driver.now();
+        let timeout = std::time::Duration::from_millis(timeout_ms.into());
+        let is_connected = self.connections.contains_key(&id);
+        let Role::Leading(leading) = &mut self.role else { return };
+        let live = leading.sessions.entry(session).or_insert_with(|| LiveSession {
+            timeout,
+            deadline: now + timeout,
+            generation,
+            connection: None,
+            is_expiring: false,
+            sender: Sender::default(),
+        });
+        if generation < live.generation {
+            return;
+        }
+        live.generation = generation;
+        live.deadline = now + timeout;
+        live.is_expiring = false;
+        live.sender.restart();
+        let earlier = std::mem::replace(&mut live.connection, is_connected.then_some(id));
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
+            self.close_session(earlier, SessionCloseReason::Superseded, None);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.bound = Some(Bound { session, generation });
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Requests(session) => self.send_requests(session),
+            Notice::Ended(session, reason) => {
+                let Role::Leading(leading) = &mut self.role else { return };
+                let live = leading.sessions.remove(&session);
+                if let Some(id) = live.and_then(|live| live.connection) {
+                    let reason = match reason {
+                        EndReason::Expired => SessionCloseReason::Expired,
+                        EndReason::ClosedByClient => SessionCloseReason::ClosedByClient,
+                        EndReason::ClosedByModule => SessionCloseReason::ClosedByModule,
+                        EndReason::Slow => SessionCloseReason::Slow,
+                    };
+                    self.close_session(id, reason, None);
+                }
+            }
+            Notice::TimerSet { due_us } => {
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.next_timer_us =
+                        Some(leading.next_timer_us.map_or(due_us, |next| next.min(due_us)));
+                }
+            }
+        }
+    }
+
+    /// An entry was refused, or discarded by another leader: only its clients may send it again.
+    fn entry_lost(&mut self, origin: Origin, error: &ProposeError) {
+        match (origin, error) {
+            (Origin::Command { connection, request, bytes }, ProposeError::Discarded) => {
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.discount_command(bytes);
+                    connection.refuse_from(request);
+                }
+                self.respond(connection, request, None, Outcome::Unknown);
+            }
+            (Origin::Command { connection, request, bytes }, _) if self.leadership.is_leader => {
+                // Refused though this node leads: its lease is not confirmed yet.
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.discount_command(bytes);
+                    connection.refuse_from(request);
+                }
+                let outcome = Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+                self.respond(connection, request, None, outcome);
+            }
+            (origin, _) => self.refuse_not_leader(origin),
+        }
+    }
+
+    pub(super) fn refuse_not_leader(&mut self, origin: Origin) {
+        match origin {
+            Origin::Command { connection, request, bytes } => {
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.discount_command(bytes);
+                    connection.refuse_from(request);
+                }
+                let leader = if self.leadership.is_leader { None } else { self.leader() };
+                self.respond(connection, request, None, Outcome::NotLeader { leader });
+            }
+            Origin::Create { connection, nonce } | Origin::Continue { connection, nonce, .. } => {
+                self.opened(connection);
+                self.reject(connection, nonce, RejectReason::NotLeader, String::new());
+                self.parts.edge.close(connection);
+            }
+            Origin::Expire { session } => {
+                if let Role::Leading(leading) = &mut self.role
+                    && let Some(live) = leading.sessions.get_mut(&session)
+                {
+                    live.is_expiring = false;
+                }
+            }
+            Origin::Fire { due_us, key } => {
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.firing.remove(&(due_us, key));
+                }
+            }
+            Origin::Acknowledge { .. } | Origin::Close => {}
+        }
+    }
+}

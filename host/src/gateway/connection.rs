@@ -1,0 +1,111 @@
+//! One connection of a client.
+
+use std::collections::VecDeque;
+
+use quorate_protocol::{Generation, RequestId, SessionId, Version, limits};
+
+use super::queue::Queued;
+
+/// What the gateway knows of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) remote: String,
+    /// Known from the first message on.
+    pub(super) version: Option<Version>,
+    pub(super) bound: Option<Bound>,
+    /// A create or continue is under way.
+    pub(super) is_opening: bool,
+    /// Operations waiting for a batch.
+    pub(super) queue: VecDeque<Queued>,
+    /// Whether it stands in the round of connections with something queued.
+    pub(super) in_round: bool,
+    /// Commands queued or in the log and not yet answered, and their bytes.
+    commands: usize,
+    command_bytes: usize,
+    /// Version 2: the first command that was refused; later ones are refused until it comes again,
+    /// so that no command overtakes another.
+    refused_from: Option<RequestId>,
+}
+
+/// The session of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    pub(super) session: SessionId,
+    pub(super) generation: Generation,
+}
+
+impl Connection {
+    pub(super) fn new(remote: String) -> Self {
+        Self {
+            remote,
+            version: None,
+            bound: None,
+            is_opening: false,
+            queue: VecDeque::new(),
+            in_round: false,
+            commands: 0,
+            command_bytes: 0,
+            refused_from: None,
+        }
+    }
+
+    /// Whether a command of `bytes` may be queued. A `false` is remembered.
+    pub(super) fn admits(&mut self, request: RequestId, bytes: usize) -> bool {
+        let keeps_order = self.version == Some(Version::V2);
+        if keeps_order && self.refused_from.is_some_and(|first| request > first) {
+            return false;
+        }
+        let has_room = self.commands < limits::SESSION_PENDING_MAX
+            && self.command_bytes + bytes <= limits::SESSION_PENDING_BYTES_MAX;
+        if has_room {
+            self.refused_from = None;
+        } else if keeps_order {
+            self.refuse_from(request);
+        }
+        has_room
+    }
+
+    /// Refuses later commands until this one comes again.
+    pub(super) fn refuse_from(&mut self, request: RequestId) {
+        self.refused_from =
+            Some(self.refused_from.map_or(request, |first| first.min(request)));
+    }
+
+    pub(super) fn count_command(&mut self, bytes: usize) {
+        self.commands += 1;
+        self.command_bytes += bytes;
+    }
+
+    pub(super) fn discount_command(&mut self, bytes: usize) {
+        self.commands = self.commands.saturating_sub(1);
+        self.command_bytes = self.command_bytes.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_refusal_later_commands_wait_for_the_refused_one() {
+        let mut connection = Connection::new(String::new());
+        connection.version = Some(Version::V2);
+        assert!(connection.admits(RequestId(1), 10));
+        connection.count_command(limits::SESSION_PENDING_BYTES_MAX);
+        assert!(!connection.admits(RequestId(2), 10));
+        connection.discount_command(limits::SESSION_PENDING_BYTES_MAX);
+        assert!(!connection.admits(RequestId(3), 10));
+        assert!(connection.admits(RequestId(2), 10));
+        assert!(connection.admits(RequestId(3), 10));
+    }
+
+    #[test]
+    fn version_1_promises_no_order() {
+        let mut connection = Connection::new(String::new());
+        connection.version = Some(Version::V1);
+        connection.count_command(limits::SESSION_PENDING_BYTES_MAX);
+        assert!(!connection.admits(RequestId(2), 10));
+        connection.discount_command(limits::SESSION_PENDING_BYTES_MAX);
+        assert!(connection.admits(RequestId(3), 10));
+    }
+}

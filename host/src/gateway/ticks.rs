@@ -1,0 +1,74 @@
+//! Deadlines of sessions, timers of the module, replicated time.
+
+use quorate_core::entry::Operation;
+use quorate_core::query;
+
+use super::queue::{Origin, Queued};
+use super::reads::Read;
+use super::{Gateway, Role, TICK};
+
+/// Most sessions that one entry expires, and timers that one entry fires.
+const OWN_OPERATIONS_MAX: usize = 256;
+
+impl Gateway {
+    pub(super) fn tick(&mut self) {
+        let now = self.parts.driver.now();
+        let late = now.saturating_duration_since(self.tick_at);
+        self.tick_at = now + TICK;
+        let clocks = self.parts.consensus.quorum_clocks_us(self.parts.driver.wall_us());
+        let Role::Leading(leading) = &mut self.role else { return };
+        if late > TICK {
+            // Deadlines count only time in which this node ran and listened.
+            leading.postpone(late);
+        }
+        leading.time.adjust(now, clocks);
+        if !leading.is_confirming_expiry && !leading.overdue(now, 1).is_empty() {
+            leading.is_confirming_expiry = true;
+            self.read(Read::Expiry);
+        }
+        self.fire_timers();
+        self.resend_requests();
+    }
+
+    /// A quorum has just confirmed that this node leads: who is overdue now is expired.
+    pub(super) fn expire_overdue(&mut self) {
+        let now = self.parts.driver.now();
+        let Role::Leading(leading) = &mut self.role else { return };
+        leading.is_confirming_expiry = false;
+        for (session, generation) in leading.overdue(now, OWN_OPERATIONS_MAX) {
+            if let Some(live) = leading.sessions.get_mut(&session) {
+                live.is_expiring = true;
+            }
+            self.own.push_back(Queued {
+                operation: Operation::ExpireSession { session, generation },
+                origin: Origin::Expire { session },
+            });
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.parts.driver.now();
+        let Role::Leading(leading) = &mut self.role else { return };
+        let now_us = leading.time.now_us(now);
+        if leading.next_timer_us.is_none_or(|due_us| due_us > now_us) {
+            return;
+        }
+        let view = self.parts.state.view();
+        let count = OWN_OPERATIONS_MAX + leading.firing.len();
+        let (due, next) = match (
+            query::due_timers(&*view, now_us, count),
+            query::next_timer(&*view),
+        ) {
+            (Ok(due), Ok(next)) => (due, next),
+            (Err(fault), _) | (_, Err(fault)) => return self.parts.consensus.fail(fault),
+        };
+        leading.next_timer_us = next;
+        for timer in due {
+            if leading.firing.insert((timer.due_us, timer.key.clone())) {
+                let origin = Origin::Fire { due_us: timer.due_us, key: timer.key.clone() };
+                let operation = Operation::FireTimer { key: timer.key, due_us: timer.due_us };
+                self.own.push_back(Queued { operation, origin });
+            }
+        }
+    }
+}

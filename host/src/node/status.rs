@@ -1,0 +1,263 @@
+//! What the node tells operators.
+
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use quorate_core::query;
+use tokio::sync::watch;
+
+use super::assembly::Assembly;
+use crate::admin::{
+    AdminSource, Check, Member, ModuleStatus, PayloadKind, Role, Status, ViewError, hex,
+};
+use crate::config::Config;
+use crate::consensus::machine::Recent;
+use crate::consensus::me::Me;
+use crate::consensus::{Consensus, Failure};
+use crate::drive::{Driver, Instant};
+use crate::metrics::Metrics;
+use crate::queries::{self, Queries};
+use crate::store::state::StateStore;
+
+/// Answers the admin listener, also while the node still starts.
+#[derive(Debug)]
+pub(super) struct NodeStatus {
+    node: u64,
+    name: String,
+    cluster_name: String,
+    metrics: Metrics,
+    driver: Driver,
+    started: Instant,
+    /// While the node starts.
+    no_index: watch::Sender<u64>,
+    running: OnceLock<Running>,
+}
+
+/// What exists once the node has started.
+#[derive(Debug)]
+struct Running {
+    consensus: Consensus,
+    state: StateStore,
+    queries: Queries,
+    recent: Arc<Recent>,
+    failure: Arc<Failure>,
+    me: Me,
+}
+
+/// An apply lag above which a node is not ready.
+const APPLY_LAG_MAX: u64 = 1024;
+
+impl NodeStatus {
+    pub(super) fn new(config: &Config, metrics: Metrics, driver: Driver) -> Self {
+        Self {
+            node: config.node.id,
+            name: config.node_name(),
+            cluster_name: config.cluster.name.clone(),
+            metrics,
+            started: driver.now(),
+            driver,
+            no_index: watch::Sender::new(0),
+            running: OnceLock::new(),
+        }
+    }
+
+    /// The node has started.
+    pub(super) fn started(&self, assembly: &Assembly) {
+        let running = Running {
+            consensus: assembly.consensus().clone(),
+            state: assembly.state().clone(),
+            queries: assembly.queries().clone(),
+            recent: Arc::clone(assembly.recent()),
+            failure: Arc::clone(assembly.failure()),
+            me: assembly.me().clone(),
+        };
+        // A node starts once.
+        let _ = self.running.set(running);
+    }
+
+    fn status_now(&self) -> Status {
+        let mut status = Status {
+            node_id: self.node,
+            name: self.name.clone(),
+            cluster_name: self.cluster_name.clone(),
+            cluster_id: None,
+            role: Role::Stopped,
+            leader: None,
+            term: 0,
+            last_log_index: 0,
+            committed_index: 0,
+            applied_index: 0,
+            module: None,
+            sessions: 0,
+            members: Vec::new(),
+            hash: hex(&[0; 32]),
+            uptime_seconds: self.driver.now().duration_since(self.started).as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            stopped: None,
+        };
+        if let Some(running) = self.running.get() {
+            running.fill(&mut status);
+        }
+        status
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let check = |name, failure: Option<&str>| Check {
+            name,
+            failure: failure.map(str::to_owned),
+        };
+        let Some(running) = self.running.get() else {
+            return vec![check("leader", Some("the node is still starting"))];
+        };
+        let status = self.status_now();
+        let lag = status.committed_index.saturating_sub(status.applied_index);
+        let no_read = match running.consensus.leadership().is_leader {
+            true => running.consensus.read_index().await.is_err(),
+            false => status.leader.is_none(),
+        };
+        vec![
+            check("leader", status.leader.is_none().then_some("no leader is known")),
+            check(
+                "linearizable_read",
+                no_read.then_some("no quorum confirms the leader"),
+            ),
+            check(
+                "module_loaded",
+                status.module.is_none().then_some("no module is in force"),
+            ),
+            Check {
+                name: "apply_lag",
+                failure: (lag > APPLY_LAG_MAX)
+                    .then(|| format!("{lag} committed entries are not applied")),
+            },
+            Check {
+                name: "storage",
+                failure: running.failure.get().map(|fault| fault.message.replace('\n', " ")),
+            },
+        ]
+    }
+
+    /// Runs a conversion where it may block.
+    async fn convert<T: Send + 'static>(
+        &self,
+        convert: impl FnOnce(
+            &Queries,
+            &Arc<dyn quorate_core::state::Read>,
+        ) -> Result<T, queries::ViewError>
+        + Send
+        + 'static,
+    ) -> Result<T, ViewError> {
+        let Some(running) = self.running.get() else {
+            return Err(ViewError::NoModule);
+        };
+        let (queries, view) = (running.queries.clone(), running.state.view());
+        let converted = self.driver.blocking(move || convert(&queries, &view)).await;
+        converted.map_err(|error| match error {
+            queries::ViewError::NoModule => ViewError::NoModule,
+            queries::ViewError::NotOffered => ViewError::NotOffered,
+            queries::ViewError::Refused(message) => ViewError::Refused { message },
+            queries::ViewError::Busy => ViewError::Busy,
+            queries::ViewError::Fault(fault) => ViewError::Fault { message: fault.message },
+        })
+    }
+}
+
+impl Running {
+    fn fill(&self, status: &mut Status) {
+        let raft = self.consensus.status();
+        status.role = match raft.role {
+            "leader" => Role::Leader,
+            "follower" => Role::Follower,
+            "candidate" => Role::Candidate,
+            "learner" if raft.voters.is_empty() => Role::Stopped,
+            "learner" => Role::Learner,
+            _ => Role::Stopped,
+        };
+        let cluster = self.me.cluster();
+        status.cluster_id = (cluster != [0; 16]).then(|| hex(&cluster));
+        status.leader = raft.leader;
+        status.term = raft.term;
+        status.last_log_index = raft.last_log_index.unwrap_or(0);
+        status.committed_index = raft.committed_index.unwrap_or(0);
+        status.applied_index = raft.applied_index.unwrap_or(0);
+        status.members = self
+            .consensus
+            .members()
+            .into_iter()
+            .map(|(id, member)| Member {
+                id,
+                incarnation: hex(&member.incarnation),
+                raft: member.raft,
+                client: member.client,
+                admin: member.admin,
+                voter: raft.voters.contains(&id),
+            })
+            .collect();
+        let view = self.state.view();
+        if let Ok(meta) = query::meta(&*view) {
+            status.sessions = meta.sessions;
+            status.hash = hex(&meta.hash);
+        }
+        if let Ok(Some(active)) = query::active_module(&*view) {
+            status.module = Some(ModuleStatus {
+                name: active.manifest.name,
+                version: active.manifest.version,
+                hash: active.hash.to_string(),
+                state_version: active.manifest.state_version,
+            });
+        }
+        status.stopped = self.failure.get().map(|fault| fault.message);
+    }
+}
+
+fn kind(kind: PayloadKind) -> quorate_engine::PayloadKind {
+    match kind {
+        PayloadKind::Command => quorate_engine::PayloadKind::Command,
+        PayloadKind::Response => quorate_engine::PayloadKind::Response,
+        PayloadKind::Query => quorate_engine::PayloadKind::Query,
+        PayloadKind::Answer => quorate_engine::PayloadKind::Answer,
+        PayloadKind::Request => quorate_engine::PayloadKind::Request,
+        PayloadKind::Error => quorate_engine::PayloadKind::ApplicationError,
+    }
+}
+
+impl AdminSource for NodeStatus {
+    fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Status> {
+        Box::pin(async { self.status_now() })
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(self.checks())
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        match self.running.get() {
+            Some(running) => running.recent.applied(),
+            None => self.no_index.subscribe(),
+        }
+    }
+
+    fn hashes(&self) -> Vec<(u64, [u8; 32])> {
+        self.running.get().map_or_else(Vec::new, |running| running.recent.all())
+    }
+
+    fn payload_from_json(
+        &self,
+        payload: PayloadKind,
+        json: String,
+    ) -> BoxFuture<'_, Result<Vec<u8>, ViewError>> {
+        Box::pin(self.convert(move |queries, view| queries.from_json(view, kind(payload), &json)))
+    }
+
+    fn payload_to_json(
+        &self,
+        of: PayloadKind,
+        payload: Vec<u8>,
+    ) -> BoxFuture<'_, Result<String, ViewError>> {
+        Box::pin(self.convert(move |queries, view| queries.to_json(view, kind(of), &payload)))
+    }
+}

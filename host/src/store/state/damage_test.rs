@@ -1,0 +1,171 @@
+//! Tests of what a failing disk, a loss of power or damage leaves.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use quorate_core::state::{Order, Visit};
+
+use super::fixture::{
+    GateLog, Model, apply, at, contents, on_request, open, open_with, put, simulate, value_of,
+};
+use super::*;
+use crate::store::memory_disk::{Fault as DiskFault, MemoryDisk};
+
+#[test]
+fn a_failed_transaction_fails_the_store_and_changes_nothing() {
+    for change in 0..12 {
+        simulate(async {
+            let disk = MemoryDisk::new();
+            let store = open(&disk).unwrap();
+            store.commit(at(1), put(&[("a", "1")]), None);
+            store.fold().await.unwrap();
+            store.commit(at(2), put(&[("a", "2"), ("b", "2")]), None);
+            disk.arm(Some(DiskFault::Change(change)));
+            let failed = store.fold().await.is_err();
+            assert_eq!(store.failed().borrow().is_some(), failed);
+            assert_eq!(value_of(&*store.view(), "a").as_deref(), Some("2"));
+            store.close().await;
+            disk.lose_power(&mut |_| 0);
+            let store = open(&disk).unwrap();
+            let applied = store.applied().unwrap();
+            let expected = match applied.index {
+                1 => put(&[("a", "1")]),
+                _ => put(&[("a", "2"), ("b", "2")]),
+            };
+            let mut model = Model::new();
+            apply(&mut model, &expected);
+            assert_eq!(contents(&*store.view()), model);
+            assert!(failed || applied == at(2), "what was answered is durable");
+        });
+    }
+}
+
+#[test]
+fn power_loss_at_any_moment_leaves_one_applied_position_exactly() {
+    for seed in 0..40u64 {
+        simulate(async {
+            let disk = MemoryDisk::new();
+            let store = open(&disk).unwrap();
+            let mut history = vec![Model::new()];
+            let mut durable = 0;
+            for index in 1..=4u64 {
+                let value = format!("{index}").repeat(60);
+                let keys: Vec<String> = (0..60).map(|key| format!("{}", key * index)).collect();
+                let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), &*value)).collect();
+                let writes = put(&pairs);
+                let mut model = history.last().unwrap().clone();
+                apply(&mut model, &writes);
+                history.push(model);
+                store.commit(at(index), writes, None);
+                if index == 4 {
+                    disk.arm(Some(DiskFault::Change(seed)));
+                }
+                if store.fold().await.is_ok() {
+                    durable = index;
+                }
+            }
+            store.close().await;
+            let mut state = seed;
+            disk.lose_power(&mut |below| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(99);
+                (state >> 33) as usize % below
+            });
+            let store = open(&disk).unwrap();
+            let applied = store.applied().unwrap().index;
+            assert!(applied >= durable, "seed {seed}: {applied} after {durable}");
+            assert_eq!(
+                contents(&*store.view()),
+                history[applied as usize],
+                "seed {seed}"
+            );
+        });
+    }
+}
+
+/// What a node would do with a file: open it, read it all, scrub it. The state it showed, or `None`
+/// if the file was refused.
+async fn use_file(image: Vec<u8>, check: OpenCheck) -> Option<(Option<LogPosition>, Model)> {
+    let disk = MemoryDisk::new();
+    disk.place("state.redb", image);
+    let options = Options {
+        check,
+        ..on_request()
+    };
+    let store = match open_with(&disk, GateLog::new(), options) {
+        Ok(store) => store,
+        Err(error) => {
+            assert!(error.to_string().contains("state.redb"), "{error}");
+            return None;
+        }
+    };
+    let view = store.view();
+    let mut model = Model::new();
+    let read = view.scan(b"", None, Order::Ascending, &mut |key, value| {
+        model.insert(key.to_vec(), value.to_vec());
+        Visit::More
+    });
+    let outcome = match read {
+        Ok(()) => store.scrub().await,
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = outcome {
+        assert!(fault.message.starts_with("state.redb: "), "{fault}");
+        return None;
+    }
+    let applied = store.applied();
+    store.commit(at(900), put(&[("after", "v")]), None);
+    // May fail; must not panic.
+    drop(store.fold().await);
+    Some((applied, model))
+}
+
+/// FAULTS 68, 69.
+#[test]
+fn a_damaged_file_is_refused_or_shows_the_right_state() {
+    let (image, history) = simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        let mut history = vec![Model::new()];
+        for index in 1..=3u64 {
+            let keys: Vec<String> = (0..200).map(|key| format!("{}", key * index)).collect();
+            let value = format!("value {index}").repeat(4);
+            let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), &*value)).collect();
+            let writes = put(&pairs);
+            let mut model = history.last().unwrap().clone();
+            apply(&mut model, &writes);
+            history.push(model);
+            store.commit(at(index), writes, None);
+            store.fold().await.unwrap();
+        }
+        store.close().await;
+        (disk.contents("state.redb").unwrap(), history)
+    });
+    let mut refused = 0;
+    let mut judge = |image: Vec<u8>, check, what: &str| match simulate(use_file(image, check)) {
+        None => refused += 1,
+        Some((applied, model)) => {
+            let index = applied.map_or(0, |position| position.index);
+            assert_eq!(model, history[index as usize], "{what}");
+        }
+    };
+    for length in [0, image.len() / 2, image.len() - 1] {
+        let what = format!("cut to {length} bytes");
+        judge(image[..length].to_vec(), OpenCheck::WholeFile, &what);
+    }
+    let used = image.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for flip in 0..600usize {
+        // Spread over the used part, bit by bit; the headers more densely.
+        let bit = if flip < 200 {
+            flip * 13
+        } else {
+            flip * 9973 % (used * 8)
+        };
+        for check in [OpenCheck::WholeFile, OpenCheck::Trusting] {
+            let mut damaged = image.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            judge(damaged, check, &format!("bit {bit}, {check:?}"));
+        }
+    }
+    assert!(refused > 20, "{refused} refused");
+}

@@ -1,0 +1,359 @@
+//! `state.redb` itself: one table of framed values, one of marks, and what damage looks like.
+//!
+//! redb trusts what it reads, and some damage makes it panic; so every value carries a checksum of
+//! ours, and every call into redb is guarded.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use quorate_core::state::{Fault, Order, Value};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, Table, TableDefinition};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::marks::{Contents, FORMAT, Header, Progress};
+use super::scrub::Tally;
+use super::{OpenCheck, OpenError};
+use crate::store::backend::BoxedBackend;
+use crate::store::disk::Disk;
+
+/// The file's name.
+pub(super) const FILE: &str = "state.redb";
+
+const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data");
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+const CHECKSUM_BYTES: usize = 8;
+/// How much of a damaged value's key is shown to the operator.
+const KEY_SHOWN_BYTES: usize = 32;
+
+/// Why a guarded call failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Redb(Box<redb::Error>),
+    /// What our own checks found.
+    Damaged(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Redb(Box::new(error.into()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redb(error) => write!(f, "{error}"),
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+        }
+    }
+}
+
+/// Calls into redb; its errors and panics become a fault that names the file.
+fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
+    caught(work).map_err(|failure| Fault::new(format!("{FILE}: {doing}: {failure}")))
+}
+
+fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // What a panic leaves half done inside redb is never used again: the fault stops the store.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Failure::Damaged(panic_text(&*panic).to_owned())))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("the database panicked")
+}
+
+pub(super) fn checksum(key: &[u8], value: &[u8]) -> u64 {
+    xxh3_64_with_seed(value, xxh3_64(key))
+}
+
+/// The value in a frame, checked.
+fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<(u64, &'a [u8]), Failure> {
+    if let Some((stored, value)) = framed.split_first_chunk::<CHECKSUM_BYTES>() {
+        let stored = u64::from_le_bytes(*stored);
+        if stored == checksum(key, value) {
+            return Ok((stored, value));
+        }
+    }
+    let shown = &key[..key.len().min(KEY_SHOWN_BYTES)];
+    let shown = shown.escape_ascii();
+    Err(Failure::Damaged(format!("the value under key \"{shown}\"")))
+}
+
+/// The open file. Closed when the last view of it is gone.
+pub(super) struct Database(Option<redb::Database>);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        // Closing a damaged file may panic; whatever is durable already is all there is to keep.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
+    }
+}
+
+impl Database {
+    /// Opens (creating it if absent) a database file.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        name: &str,
+        check: OpenCheck,
+        cache_bytes: usize,
+    ) -> Result<Self, OpenError> {
+        let backend = disk
+            .open_database(name)
+            .map_err(|source| OpenError::Io { source })?;
+        let opened = caught(|| {
+            let database = redb::Builder::new()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(check == OpenCheck::WholeFile)
+                .create_with_backend(BoxedBackend(backend))?;
+            Ok(Self(Some(database)))
+        });
+        opened.map_err(|failure| match failure {
+            Failure::Redb(error) => match *error {
+                redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
+                    OpenError::Io { source }
+                }
+                error => OpenError::damaged(error.to_string()),
+            },
+            Failure::Damaged(reason) => OpenError::damaged(reason),
+        })
+    }
+
+    fn redb(&self) -> &redb::Database {
+        self.0.as_ref().expect("taken only by drop")
+    }
+
+    /// What the last transaction left.
+    pub(super) fn read(self: &Arc<Self>) -> Result<Base, Fault> {
+        guarded("open a view", || {
+            let transaction = self.redb().begin_read()?;
+            let data = transaction.open_table(DATA)?;
+            let meta = transaction.open_table(META)?;
+            let mark = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
+                let Some(framed) = meta.get(name.as_bytes())? else {
+                    return Ok(None);
+                };
+                let (_, value) = unframe(name.as_bytes(), framed.value())?;
+                Ok(Some(value.to_vec()))
+            };
+            let (header, contents) = Header::decode(mark)?;
+            if header.format == FORMAT && data.len()? != contents.keys {
+                let (found, keys) = (data.len()?, contents.keys);
+                let what = format!("it holds {found} keys instead of {keys}");
+                return Err(Failure::Damaged(what));
+            }
+            Ok(Base {
+                table: Some(data),
+                database: self.clone(),
+                header,
+                contents,
+            })
+        })
+    }
+
+    /// Runs one durable transaction: what `fill` writes, and `header`. `before` is what the last one
+    /// left; `tally` follows what changes among the keys it covers. On an error nothing is changed, and no transaction may follow.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        before: Contents,
+        header: &Header,
+        tally: &mut Tally,
+        fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
+    ) -> Result<Base, Fault> {
+        guarded("write", || {
+            let mut transaction = self.redb().begin_write()?;
+            transaction.set_quick_repair(true);
+            let mut writer = Writer {
+                table: transaction.open_table(DATA)?,
+                contents: before,
+                tally,
+                framed: Vec::new(),
+            };
+            fill(&mut writer)?;
+            let contents = writer.contents;
+            drop(writer);
+            let mut meta = transaction.open_table(META)?;
+            for (name, mark) in header.encode(contents) {
+                let name = name.as_bytes();
+                meta.insert(name, frame(name, &mark).as_slice())?;
+            }
+            drop(meta);
+            transaction.commit()?;
+            Ok(())
+        })?;
+        self.read()
+    }
+}
+
+fn frame(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut framed = checksum(key, value).to_le_bytes().to_vec();
+    framed.extend_from_slice(value);
+    framed
+}
+
+/// The data table within a transaction.
+pub(super) struct Writer<'t> {
+    table: Table<'t, &'static [u8], &'static [u8]>,
+    contents: Contents,
+    tally: &'t mut Tally,
+    framed: Vec<u8>,
+}
+
+impl Writer<'_> {
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        let sum = checksum(key, value);
+        self.framed.clear();
+        self.framed.extend_from_slice(&sum.to_le_bytes());
+        self.framed.extend_from_slice(value);
+        let old = self.table.insert(key, self.framed.as_slice())?;
+        let old = old.map(|old| Ok::<_, Failure>(unframe(key, old.value())?.0));
+        self.count(key, old.transpose()?, Some(sum));
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
+        let old = self.table.remove(key)?;
+        let old = old.map(|old| Ok::<_, Failure>(unframe(key, old.value())?.0));
+        self.count(key, old.transpose()?, None);
+        Ok(())
+    }
+
+    fn count(&mut self, key: &[u8], old: Option<u64>, new: Option<u64>) {
+        self.contents.replace(old, new);
+        if self.tally.covers(key) {
+            self.tally.contents.replace(old, new);
+        }
+    }
+}
+
+/// An immutable view of the file as one transaction left it.
+pub(super) struct Base {
+    /// Taken only by drop.
+    table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    database: Arc<Database>,
+    pub(super) header: Header,
+    pub(super) contents: Contents,
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Base")
+            .field("progress", &self.header.progress)
+            .field("contents", &self.contents)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let table = self.table.take();
+        // As for the database: the end of a view of a damaged file may panic.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(table))));
+    }
+}
+
+impl Base {
+    pub(super) fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.header.progress
+    }
+
+    fn table(&self) -> &ReadOnlyTable<&'static [u8], &'static [u8]> {
+        self.table.as_ref().expect("taken only by drop")
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+        guarded("get", || {
+            let Some(framed) = self.table().get(key)? else {
+                return Ok(None);
+            };
+            let (_, value) = unframe(key, framed.value())?;
+            Ok(Some(Value::from(value)))
+        })
+    }
+
+    /// The keys within the bounds, which must not be inverted.
+    pub(super) fn range(
+        &self,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        order: Order,
+    ) -> Result<BaseRange, Fault> {
+        let range = guarded("scan", || Ok(self.table().range::<&[u8]>((start, end))?))?;
+        Ok(BaseRange {
+            range: Some(range),
+            order,
+        })
+    }
+
+    /// All keys in order, and at the end a check that these were all there should be.
+    pub(super) fn read_all(
+        &self,
+        visit: &mut dyn FnMut(&[u8], &Value) -> std::io::Result<()>,
+    ) -> Result<(), Fault> {
+        let mut found = Contents::default();
+        let mut range = self.range(Bound::Unbounded, Bound::Unbounded, Order::Ascending)?;
+        while let Some((key, value)) = range.next()? {
+            found.replace(None, Some(checksum(&key, &value)));
+            visit(&key, &value)
+                .map_err(|error| Fault::new(format!("write a snapshot: {error}")))?;
+        }
+        if found == self.contents {
+            Ok(())
+        } else {
+            let (found, keys) = (found.keys, self.contents.keys);
+            let message = format!("{FILE}: damaged: {found} keys read, not the {keys} it holds");
+            Err(Fault::new(message))
+        }
+    }
+}
+
+type RedbRange = redb::Range<'static, &'static [u8], &'static [u8]>;
+
+/// Walks a range of the file.
+pub(super) struct BaseRange {
+    /// Taken only by drop.
+    range: Option<RedbRange>,
+    order: Order,
+}
+
+impl Drop for BaseRange {
+    fn drop(&mut self) {
+        let range = self.range.take();
+        drop(catch_unwind(AssertUnwindSafe(|| drop(range))));
+    }
+}
+
+impl BaseRange {
+    pub(super) fn next(&mut self) -> Result<Option<(Vec<u8>, Value)>, Fault> {
+        let range = self.range.as_mut().expect("taken only by drop");
+        guarded("scan", || {
+            let next = match self.order {
+                Order::Ascending => range.next(),
+                Order::Descending => range.next_back(),
+            };
+            let Some((key, framed)) = next.transpose()? else {
+                return Ok(None);
+            };
+            let key = key.value().to_vec();
+            let (_, value) = unframe(&key, framed.value())?;
+            let value = Value::from(value);
+            Ok(Some((key, value)))
+        })
+    }
+}

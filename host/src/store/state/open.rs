@@ -1,0 +1,158 @@
+//! Opening `state.redb`: its settings, and why it is refused.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::state::Fault;
+
+use super::database::{Base, Database, FILE};
+use super::marks::{Contents, FORMAT, Header};
+use super::scrub::Tally;
+use super::{receive, snapshot};
+use crate::store::Identity;
+use crate::store::disk::Disk;
+
+/// How the file is checked when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OpenCheck {
+    /// The whole file is read and every page verified: finds any damage, at the disk's speed.
+    #[default]
+    WholeFile,
+    /// Only what is read is verified, when it is read; the scrub finds the rest in time.
+    Trusting,
+}
+
+/// The store's limits.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes in the active layer at which it is folded.
+    pub fold_bytes: usize,
+    /// Age of the active layer's first write at which it is folded.
+    pub fold_interval: Duration,
+    /// Bytes in all layers at which [`StateStore::room`] waits. Commits never wait.
+    pub layer_bytes_max: usize,
+    /// Bytes of the file that are cached.
+    pub cache_bytes: usize,
+    /// How the file is checked when it is opened.
+    pub check: OpenCheck,
+    /// How long a snapshot that nobody reads may keep its view of the file open, which makes the
+    /// file grow.
+    pub snapshot_view_age_max: Duration,
+    /// How long a spooled snapshot can be read.
+    pub spool_age_max: Duration,
+    /// How long after a broken transfer its snapshot is still the current one.
+    pub resume_window: Duration,
+    /// Bytes per second that the scrub reads. Must not be 0.
+    pub scrub_bytes_per_second: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fold_bytes: 16 << 20,
+            fold_interval: Duration::from_millis(500),
+            layer_bytes_max: 64 << 20,
+            cache_bytes: 256 << 20,
+            check: OpenCheck::WholeFile,
+            snapshot_view_age_max: Duration::from_secs(60),
+            spool_age_max: Duration::from_secs(3600),
+            resume_window: Duration::from_secs(60),
+            scrub_bytes_per_second: 4 << 20,
+        }
+    }
+}
+
+/// Why the store does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The disk failed, or another process holds the file (`WouldBlock`).
+    #[error("open {FILE}")]
+    Io {
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is damaged. Nothing of it was served.
+    #[error("{FILE} is damaged: {reason}")]
+    Damaged {
+        /// What was found.
+        reason: String,
+    },
+    /// Another version of this program wrote the file.
+    #[error("{FILE} has format {found}, this program knows {FORMAT}")]
+    Format {
+        /// The file's format.
+        found: u32,
+    },
+    /// The file belongs to another node, data directory or cluster.
+    #[error("{FILE} belongs to {found:?}, not to {expected:?}")]
+    Identity {
+        /// The file's.
+        found: Identity,
+        /// The caller's.
+        expected: Identity,
+    },
+    /// No thread for the fold.
+    #[error("start the fold's thread")]
+    Thread {
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn damaged(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Damaged { reason }
+    }
+}
+
+/// Opens the file. A new one is built beside and renamed, so that an empty one is always damage.
+pub(super) fn open_base(
+    disk: &dyn Disk,
+    expected: Identity,
+    options: &Options,
+) -> Result<Base, OpenError> {
+    let from_io = |source| OpenError::Io { source };
+    let damaged = |fault: Fault| OpenError::damaged(fault.message);
+    if !disk.exists(FILE).map_err(from_io)? {
+        let name = receive::new_file_name("fresh");
+        let database = Database::open(disk, &name, OpenCheck::Trusting, options.cache_bytes)?;
+        let base = Arc::new(database)
+            .write(
+                Contents::default(),
+                &Header::new(expected),
+                &mut Tally::default(),
+                |_| Ok(()),
+            )
+            .map_err(damaged)?;
+        disk.rename(&name, FILE).map_err(from_io)?;
+        return Ok(base);
+    }
+    let database = Database::open(disk, FILE, options.check, options.cache_bytes)?;
+    let base = Arc::new(database).read().map_err(damaged)?;
+    if base.header.format != FORMAT {
+        let found = base.header.format;
+        return Err(OpenError::Format { found });
+    }
+    let found = base.header.identity;
+    let same_cluster = found.cluster == [0; 16] || found.cluster == expected.cluster;
+    if !same_cluster || found.node != expected.node || found.incarnation != expected.incarnation {
+        return Err(OpenError::Identity { found, expected });
+    }
+    Ok(base)
+}
+
+pub(super) fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
+    let names = disk.list()?;
+    let left = names
+        .iter()
+        .filter(|name| receive::is_temporary(name) || snapshot::is_spool(name));
+    for name in left {
+        disk.remove(name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,406 @@
+//! Snapshots for other nodes: a view of the file, written to one spool file when it is first read.
+//!
+//! A view that stays open makes the database grow, so it is closed as soon as its spool is written;
+//! all transfers read the spool. While a transfer goes on, or broke a short while ago, the same
+//! snapshot stays the current one, so that transfers resume.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use quorate_core::state::Fault;
+
+use super::database::Base;
+use super::marks::{Membership, Progress};
+use super::stream::{StreamHeader, StreamWriter, checked_payload, read_chunk};
+use super::{Options, Shared, StateStore, lock};
+use crate::drive::{Driver, Instant};
+use crate::store::LogPosition;
+use crate::store::disk::{Disk, DiskFile};
+
+/// Whether a file of this name is a spool, useless after a restart.
+pub(super) fn is_spool(name: &str) -> bool {
+    name.starts_with("snapshot-")
+}
+
+/// Why a snapshot cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// It is older than its limit and is gone; a newer one can be asked for.
+    #[error("the snapshot of index {index} is too old and was removed")]
+    Expired {
+        /// The last applied index in it.
+        index: u64,
+    },
+    /// The store or the disk failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// The state as of one position. Cheap to clone; its file is removed with the last clone and reader.
+#[derive(Debug, Clone)]
+pub struct Snapshot(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    position: LogPosition,
+    progress: Progress,
+    cluster: [u8; 16],
+    created: Instant,
+    options: Options,
+    driver: Driver,
+    disk: Arc<dyn Disk>,
+    content: Mutex<Content>,
+    transfers: Mutex<Transfers>,
+    /// Held while the spool is written.
+    spooling: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("id", &self.id)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    View(Arc<Base>),
+    Spool(Arc<Spool>),
+    Expired,
+}
+
+#[derive(Debug, Default)]
+struct Transfers {
+    open: usize,
+    broke_at: Option<Instant>,
+}
+
+/// The file, removed with the last reader.
+#[derive(Debug)]
+struct Spool {
+    disk: Arc<dyn Disk>,
+    name: String,
+    file: Box<dyn DiskFile>,
+    chunks: u64,
+    bytes: u64,
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // A spool that stays is removed at the next start.
+        let _ = self.disk.remove(&self.name);
+    }
+}
+
+impl Snapshot {
+    fn new(shared: &Shared, base: Arc<Base>, position: LogPosition) -> Self {
+        let id = u64::from_be_bytes(shared.driver.random());
+        Self(Arc::new(Inner {
+            id: format!("{}-{}-{id:016x}", position.term, position.index),
+            position,
+            progress: base.progress().clone(),
+            cluster: base.header.identity.cluster,
+            created: shared.driver.now(),
+            options: shared.options.clone(),
+            driver: shared.driver.clone(),
+            disk: shared.disk.clone(),
+            content: Mutex::new(Content::View(base)),
+            transfers: Mutex::default(),
+            spooling: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Unique; the same id is the same bytes.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The last entry in it.
+    pub fn position(&self) -> LogPosition {
+        self.0.position
+    }
+
+    /// The membership as of it.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.0.progress.membership.as_ref()
+    }
+
+    /// Begins a transfer; the first writes the whole snapshot to the spool file. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Expired`], or a fault if the file is damaged or the disk fails (which leaves
+    /// the snapshot as it was).
+    pub async fn open(&self) -> Result<SnapshotReader, SnapshotError> {
+        let transfer = Transfer::begin(self.clone());
+        let _spooling = self.0.spooling.lock().await;
+        let content = lock(&self.0.content).clone();
+        let spool = match content {
+            Content::Expired => return Err(self.expired()),
+            Content::Spool(spool) => spool,
+            Content::View(base) => {
+                let snapshot = self.0.clone();
+                let write = move || snapshot.write_spool(&base);
+                let spool = Arc::new(self.0.driver.blocking(write).await?);
+                *lock(&self.0.content) = Content::Spool(spool.clone());
+                spool
+            }
+        };
+        Ok(SnapshotReader { transfer, spool })
+    }
+
+    fn expired(&self) -> SnapshotError {
+        let index = self.0.position.index;
+        SnapshotError::Expired { index }
+    }
+
+    /// Whether it must stay the current one.
+    fn is_held(&self, now: Instant) -> bool {
+        if matches!(*lock(&self.0.content), Content::Expired) {
+            return false;
+        }
+        let transfers = lock(&self.0.transfers);
+        let window = self.0.options.resume_window;
+        transfers.open > 0 || transfers.broke_at.is_some_and(|at| now < at + window)
+    }
+}
+
+impl Inner {
+    /// Closes a view, or forgets a spool, that is too old. Whether anything is left.
+    fn expire(&self, now: Instant) -> bool {
+        let age = now.duration_since(self.created);
+        let mut content = lock(&self.content);
+        let age_max = match *content {
+            Content::View(_) => self.options.snapshot_view_age_max,
+            Content::Spool(_) => self.options.spool_age_max,
+            Content::Expired => return false,
+        };
+        if age >= age_max {
+            *content = Content::Expired;
+        }
+        age < age_max
+    }
+
+    fn write_spool(&self, base: &Base) -> Result<Spool, Fault> {
+        // Another attempt, given up by its caller, may still be writing.
+        let attempt = u64::from_be_bytes(self.driver.random());
+        let name = format!("snapshot-{}-{attempt:016x}.spool", self.id);
+        let failed = |error| Fault::new(format!("write {name}: {error}"));
+        let mut file = self.disk.create(&name).map_err(failed)?;
+        let written = self.write_stream(base, &mut *file);
+        // On an error the spool is dropped, which removes the file.
+        let mut spool = Spool {
+            disk: self.disk.clone(),
+            bytes: file.length().map_err(failed)?,
+            chunks: 0,
+            name: name.clone(),
+            file,
+        };
+        spool.chunks = written?;
+        Ok(spool)
+    }
+
+    fn write_stream(&self, base: &Base, file: &mut dyn DiskFile) -> Result<u64, Fault> {
+        let header = StreamHeader {
+            cluster: self.cluster,
+            position: self.position,
+            membership: self.progress.membership.clone(),
+            keys: base.contents.keys,
+        };
+        let failed = |error| Fault::new(format!("write a snapshot: {error}"));
+        let mut stream = StreamWriter::new(file, &header).map_err(failed)?;
+        base.read_all(&mut |key, value| stream.record(key, value))?;
+        stream.finish().map_err(failed)
+    }
+}
+
+/// Counts a transfer as open, and as broken when it ends without being finished.
+#[derive(Debug)]
+struct Transfer {
+    snapshot: Snapshot,
+    finished: bool,
+}
+
+impl Transfer {
+    fn begin(snapshot: Snapshot) -> Self {
+        lock(&snapshot.0.transfers).open += 1;
+        Self {
+            snapshot,
+            finished: false,
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let inner = &self.snapshot.0;
+        let mut transfers = lock(&inner.transfers);
+        transfers.open -= 1;
+        if !self.finished {
+            transfers.broke_at = Some(inner.driver.now());
+        }
+    }
+}
+
+/// One transfer of a snapshot. Dropped without [`SnapshotReader::finish`] it counts as broken.
+#[derive(Debug)]
+pub struct SnapshotReader {
+    transfer: Transfer,
+    spool: Arc<Spool>,
+}
+
+impl SnapshotReader {
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.transfer.snapshot
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> u64 {
+        self.spool.chunks
+    }
+
+    /// Length of all chunks together.
+    pub fn bytes(&self) -> u64 {
+        self.spool.bytes
+    }
+
+    /// Chunk `number`, in any order, at most [`super::CHUNK_BYTES_MAX`] bytes; `None` past the last.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Expired`], or a fault if the spool is damaged or the disk fails.
+    pub async fn chunk(&self, number: u64) -> Result<Option<Bytes>, SnapshotError> {
+        let inner = &self.transfer.snapshot.0;
+        let age = inner.driver.now().duration_since(inner.created);
+        if age >= inner.options.spool_age_max {
+            return Err(self.transfer.snapshot.expired());
+        }
+        let spool = self.spool.clone();
+        let read = move || spool.chunk(number);
+        Ok(inner.driver.blocking(read).await?)
+    }
+
+    /// The transfer is complete: nobody will resume it.
+    pub fn finish(mut self) {
+        self.transfer.finished = true;
+    }
+}
+
+impl Spool {
+    fn chunk(&self, number: u64) -> Result<Option<Bytes>, Fault> {
+        let failed = |error: &dyn fmt::Display| {
+            let name = &self.name;
+            Fault::new(format!("{name}: chunk {number}: {error}"))
+        };
+        let chunk = read_chunk(&*self.file, self.bytes, number);
+        let Some(chunk) = chunk.map_err(|error| failed(&error))? else {
+            return Ok(None);
+        };
+        if checked_payload(number, &chunk).is_none() {
+            return Err(failed(&"damaged"));
+        }
+        Ok(Some(chunk.into()))
+    }
+}
+
+/// The current snapshot, and those still out.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    current: Mutex<Option<Snapshot>>,
+    out: Mutex<Vec<Weak<Inner>>>,
+}
+
+impl Snapshots {
+    /// The next caller gets a new one.
+    pub(super) fn replace_current(&self) {
+        lock(&self.current).take();
+    }
+}
+
+impl Shared {
+    fn issue(&self, base: Arc<Base>, position: LogPosition) -> Snapshot {
+        let snapshot = Snapshot::new(self, base, position);
+        let mut out = lock(&self.snapshots.out);
+        out.push(Arc::downgrade(&snapshot.0));
+        drop(out);
+        // The loop begins to look at ages.
+        self.wake.notify_one();
+        snapshot
+    }
+
+    /// Applies the age limits. Whether any snapshot is still out.
+    pub(super) fn expire_snapshots(&self, now: Instant) -> bool {
+        let mut current = lock(&self.snapshots.current);
+        if let Some(snapshot) = &*current
+            && !snapshot.is_held(now)
+            && self.base().progress().applied != Some(snapshot.position())
+        {
+            current.take();
+        }
+        drop(current);
+        let mut out = lock(&self.snapshots.out);
+        out.retain(|inner| inner.upgrade().is_some_and(|inner| inner.expire(now)));
+        !out.is_empty()
+    }
+}
+
+impl StateStore {
+    /// Folds, and returns a snapshot of what is durable then; `None` if nothing was ever applied. It
+    /// becomes the current one unless another is in use. Cancel-safe.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn build_snapshot(&self) -> Result<Option<Snapshot>, Fault> {
+        self.fold().await?;
+        Ok(self.newest_snapshot(Prefer::Newest))
+    }
+
+    /// The snapshot that is in use for transfers, else one of the newest durable state. `None` only
+    /// if nothing was ever folded or installed. Neither waits nor reads.
+    pub fn current_snapshot(&self) -> Option<Snapshot> {
+        self.newest_snapshot(Prefer::Held)
+    }
+
+    /// The position of the current snapshot while a transfer of it goes on or may be resumed: the
+    /// log after it must stay.
+    pub fn held_snapshot(&self) -> Option<LogPosition> {
+        let current = lock(&self.shared.snapshots.current);
+        let now = self.shared.driver.now();
+        let held = current.as_ref().filter(|snapshot| snapshot.is_held(now));
+        held.map(Snapshot::position)
+    }
+
+    fn newest_snapshot(&self, prefer: Prefer) -> Option<Snapshot> {
+        let shared = &self.shared;
+        let mut current = lock(&shared.snapshots.current);
+        let base = shared.base();
+        let position = base.progress().applied?;
+        let now = shared.driver.now();
+        let in_use = current.as_ref().filter(|snapshot| snapshot.is_held(now));
+        match (in_use, prefer) {
+            (Some(snapshot), Prefer::Held) => return Some(snapshot.clone()),
+            (Some(snapshot), Prefer::Newest) if snapshot.position() != position => {
+                return Some(shared.issue(base, position));
+            }
+            _ => {}
+        }
+        let same = current
+            .as_ref()
+            .filter(|snapshot| snapshot.position() == position && snapshot.0.expire(now));
+        let snapshot = same.cloned();
+        let snapshot = snapshot.unwrap_or_else(|| shared.issue(base, position));
+        *current = Some(snapshot.clone());
+        Some(snapshot)
+    }
+}
+
+/// Which snapshot is wanted while one is in use.
+#[derive(Debug, Clone, Copy)]
+enum Prefer {
+    Held,
+    Newest,
+}

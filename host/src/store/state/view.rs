@@ -1,0 +1,198 @@
+//! A view of the state as of one commit: the layers of that moment over the file of that moment.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use quorate_core::state::{Fault, Order, Read, Value, Visit};
+
+use super::Shared;
+use super::database::{Base, BaseRange};
+use super::layer::{Layer, LayerRange, Write};
+
+/// What a view reads through, newest first.
+#[derive(Debug, Clone)]
+pub(super) struct Layers {
+    /// Apply writes here.
+    pub(super) active: Arc<Layer>,
+    /// What is being folded into the file.
+    pub(super) frozen: Option<Arc<Layer>>,
+    pub(super) base: Arc<Base>,
+}
+
+impl Layers {
+    pub(super) fn over(base: Arc<Base>) -> Self {
+        Self {
+            active: Arc::default(),
+            frozen: None,
+            base,
+        }
+    }
+
+    fn stack(&self) -> impl Iterator<Item = &Layer> {
+        std::iter::once(&*self.active).chain(self.frozen.as_deref())
+    }
+}
+
+/// One commit's view, registered so that what it sees is kept.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) shared: Arc<Shared>,
+    pub(super) layers: Layers,
+    pub(super) at: u64,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.shared.forget_view(self.at);
+    }
+}
+
+impl Read for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+        for layer in self.layers.stack() {
+            if let Some(write) = layer.get(key, self.at) {
+                return Ok(write);
+            }
+        }
+        self.layers.base.get(key)
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
+    ) -> Result<(), Fault> {
+        if end.is_some_and(|end| end <= start) {
+            return Ok(());
+        }
+        let mut merge = Merge::new(self, start, end, order)?;
+        while let Some((key, write)) = merge.next()? {
+            if let Some(value) = write
+                && visit(&key, &value) == Visit::Stop
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Source<'a> {
+    Layer(LayerRange<'a>),
+    Base(BaseRange),
+}
+
+/// A source and its next write.
+struct Head<'a> {
+    source: Source<'a>,
+    next: Option<(Vec<u8>, Write)>,
+}
+
+impl Head<'_> {
+    fn advance(&mut self) -> Result<Option<(Vec<u8>, Write)>, Fault> {
+        let next = match &mut self.source {
+            Source::Layer(range) => range.next(),
+            Source::Base(range) => range.next()?.map(|(key, value)| (key, Some(value))),
+        };
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.next.as_ref().map(|(key, _)| key.as_slice())
+    }
+}
+
+/// Merges a view's sources: of equal keys the newest source's write counts.
+struct Merge<'a> {
+    /// Newest first.
+    heads: Vec<Head<'a>>,
+    order: Order,
+}
+
+impl<'a> Merge<'a> {
+    fn new(view: &'a View, start: &[u8], end: Option<&[u8]>, order: Order) -> Result<Self, Fault> {
+        let base_end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let base = view
+            .layers
+            .base
+            .range(Bound::Included(start), base_end, order)?;
+        let layers = view.layers.stack().map(|layer| {
+            let start = Bound::Included(start.to_vec());
+            let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.to_vec()));
+            Source::Layer(LayerRange::new(layer, view.at, order, start, end))
+        });
+        let mut heads = Vec::with_capacity(3);
+        for source in layers.chain(std::iter::once(Source::Base(base))) {
+            let mut head = Head { source, next: None };
+            head.advance()?;
+            heads.push(head);
+        }
+        Ok(Self { heads, order })
+    }
+
+    fn next(&mut self) -> Result<Option<(Vec<u8>, Write)>, Fault> {
+        let Some(first) = self.first() else {
+            return Ok(None);
+        };
+        let Some((key, write)) = self.heads[first].advance()? else {
+            return Ok(None);
+        };
+        // Sources before `first` have no such key: it would have been taken from them.
+        for older in &mut self.heads[first + 1..] {
+            if older.key() == Some(&key) {
+                older.advance()?;
+            }
+        }
+        Ok(Some((key, write)))
+    }
+
+    /// The newest source among those whose next key comes first.
+    fn first(&self) -> Option<usize> {
+        let mut first: Option<(usize, &[u8])> = None;
+        for (position, head) in self.heads.iter().enumerate() {
+            let Some(key) = head.key() else {
+                continue;
+            };
+            let comes_first = first.is_none_or(|(_, least)| match self.order {
+                Order::Ascending => key < least,
+                Order::Descending => key > least,
+            });
+            if comes_first {
+                first = Some((position, key));
+            }
+        }
+        first.map(|(position, _)| position)
+    }
+}
+
+/// A view of a file without layers.
+#[derive(Debug)]
+pub(super) struct Fixed(pub(super) Arc<Base>);
+
+impl Read for Fixed {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+        self.0.get(key)
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
+    ) -> Result<(), Fault> {
+        if end.is_some_and(|end| end <= start) {
+            return Ok(());
+        }
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut range = self.0.range(Bound::Included(start), end, order)?;
+        while let Some((key, value)) = range.next()? {
+            if visit(&key, &value) == Visit::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

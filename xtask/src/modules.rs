@@ -1,0 +1,122 @@
+//! `cargo xtask modules`: builds the modules that ship.
+//!
+//! Without options it replaces `modules/prebuilt`; with `--check` it leaves it and fails if what is there no longer
+//! fits the sources. Bytes are not compared: they depend on the compiler.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::guest_toolchain::{Compiler, GuestToolchain, TARGET};
+use crate::process;
+use crate::wasm_file::Shape;
+
+/// Folder of each module that ships, below `modules/`; its package is `quorate-module-` and that.
+const MODULES: [&str; 2] = ["counter", "kv"];
+
+/// Options of the command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Build, compare imports, exports and manifest with modules/prebuilt, and change nothing there
+    #[arg(long)]
+    check: bool,
+    /// Which compiler to build with
+    #[arg(long, value_enum, default_value_t)]
+    compiler: Compiler,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let toolchain = GuestToolchain::find_or_install(arguments.compiler)?;
+    let compiler = toolchain.compiler_version()?;
+    eprintln!("building for {TARGET} with {}", compiler.trim_end());
+    let mut built = Vec::new();
+    for module in MODULES {
+        built.push((module, build(&toolchain, module)?));
+    }
+    if arguments.check {
+        check(&built)
+    } else {
+        replace_prebuilt(&built, &compiler)
+    }
+}
+
+/// Builds one module and returns its code.
+fn build(toolchain: &GuestToolchain, module: &str) -> Result<Vec<u8>> {
+    let package = format!("quorate-module-{module}");
+    // A directory of its own: the compiler may be another one than the host's.
+    let target_dir = process::target_dir().join("guest");
+    // The crate is an rlib as well, for tests, and cargo links nothing with LTO that is both.
+    process::run(
+        toolchain
+            .cargo("rustc", &target_dir)
+            .args(["--profile", "guest", "--lib", "--crate-type", "cdylib"])
+            .args(["--package", &package]),
+    )?;
+    let file = target_dir
+        .join(TARGET)
+        .join("guest")
+        .join(format!("{}.wasm", package.replace('-', "_")));
+    fs::read(&file).with_context(|| format!("read {}", file.display()))
+}
+
+fn check(built: &[(&str, Vec<u8>)]) -> Result<()> {
+    let sums = read_sums()?;
+    for (module, code) in built {
+        let path = prebuilt(module);
+        let shipped = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        if !sums.lines().any(|line| line == sum_line(module, &shipped)) {
+            bail!("SHA256SUMS does not name {}", path.display());
+        }
+        let new = Shape::read(code).with_context(|| format!("read the new {module}"))?;
+        let old = Shape::read(&shipped).with_context(|| format!("read {}", path.display()))?;
+        if new != old {
+            bail!(
+                "modules/prebuilt/{module}.wasm is not what the sources give\n prebuilt\n{old}\n new\n{new}\n  \
+                 hint: cargo xtask modules"
+            );
+        }
+        println!("{module}: {} bytes, as prebuilt", code.len());
+    }
+    Ok(())
+}
+
+fn replace_prebuilt(built: &[(&str, Vec<u8>)], compiler: &str) -> Result<()> {
+    let mut sums = String::new();
+    for (module, code) in built {
+        let shape = Shape::read(code).with_context(|| format!("read the new {module}"))?;
+        println!("{module}: {} bytes\n{shape}", code.len());
+        write(&prebuilt(module), code)?;
+        sums.push_str(&sum_line(module, code));
+        sums.push('\n');
+    }
+    write(&prebuilt_dir().join("SHA256SUMS"), sums.as_bytes())?;
+    write(&prebuilt_dir().join("COMPILER"), compiler.as_bytes())
+}
+
+fn prebuilt_dir() -> PathBuf {
+    process::workspace().join("modules/prebuilt")
+}
+
+fn prebuilt(module: &str) -> PathBuf {
+    prebuilt_dir().join(format!("{module}.wasm"))
+}
+
+fn read_sums() -> Result<String> {
+    let path = prebuilt_dir().join("SHA256SUMS");
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// As `sha256sum` writes it.
+fn sum_line(module: &str, code: &[u8]) -> String {
+    let digest: String = Sha256::digest(code)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{digest}  {module}.wasm")
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("write {}", path.display()))
+}
