@@ -153,11 +153,11 @@ impl House {
         let stats = self.log.stats();
         let entries = stats.entries.load(Relaxed);
         // Nothing was appended since the start: the usual size of a small batch.
-        if entries == 0 {
-            512
-        } else {
-            stats.bytes.load(Relaxed) / entries
-        }
+        stats
+            .bytes
+            .load(Relaxed)
+            .checked_div(entries)
+            .unwrap_or(512)
     }
 }
 
