@@ -173,6 +173,8 @@ pub(crate) struct Session {
     questions: Questions,
     tracker: Tracker,
     actions: Vec<Action>,
+    /// To be told that the client is connected, once they can see it.
+    connected: Vec<ConnectReply>,
 }
 
 impl Session {
@@ -198,6 +200,7 @@ impl Session {
             questions: Questions::new(config.request_timeout),
             tracker,
             actions: Vec::new(),
+            connected: Vec::new(),
             config,
             randomness,
         }
@@ -213,6 +216,11 @@ impl Session {
 
     pub(crate) fn credentials(&self) -> Option<Credentials> {
         self.credentials
+    }
+
+    /// Who waited for the connection that there is now.
+    pub(crate) fn take_connected(&mut self) -> Vec<ConnectReply> {
+        mem::take(&mut self.connected)
     }
 
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {

@@ -86,9 +86,13 @@ impl Task {
         loop {
             let now = Instant::now();
             self.session.tick(now);
+            self.publish();
+            for reply in self.session.take_connected() {
+                // Whoever asked may have gone.
+                let _ = reply.send(Ok(()));
+            }
             self.act();
             self.send(now);
-            self.publish();
             let wake_at = self.session.wake_at(now);
             // In a fixed order, so that a simulation repeats. What comes from the node goes first:
             // it makes room for what goes to it.

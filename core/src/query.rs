@@ -101,18 +101,23 @@ pub fn session_summaries(state: &dyn Read) -> Result<Vec<(SessionId, SessionSumm
     let mut timeouts = Vec::new();
     let mut damaged = None;
     let (start, end) = keys::profiles();
-    state.scan(&start, Some(&end), Order::Ascending, &mut |key, value| {
-        match (keys::session_of_profile(key), Profile::from_bytes(value)) {
+    state.scan(
+        &start,
+        Some(&end),
+        Order::Ascending,
+        &mut |key, value| match (keys::session_of_profile(key), Profile::from_bytes(value)) {
             (Some(session), Ok(profile)) => {
                 timeouts.push((session, profile.timeout_ms));
                 Visit::More
             }
             _ => {
-                damaged = Some(Fault::new(format!("the record {key:02x?} cannot be decoded")));
+                damaged = Some(Fault::new(format!(
+                    "the record {key:02x?} cannot be decoded"
+                )));
                 Visit::Stop
             }
-        }
-    })?;
+        },
+    )?;
     if let Some(fault) = damaged {
         return Err(fault);
     }
@@ -123,7 +128,13 @@ pub fn session_summaries(state: &dyn Read) -> Result<Vec<(SessionId, SessionSumm
             let generation = progress
                 .ok_or_else(|| Fault::new(format!("session {session} lacks its progress")))?
                 .generation;
-            Ok((session, SessionSummary { timeout_ms, generation }))
+            Ok((
+                session,
+                SessionSummary {
+                    timeout_ms,
+                    generation,
+                },
+            ))
         })
         .collect()
 }

@@ -164,7 +164,9 @@ pub struct Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,7 +211,11 @@ impl Gateway {
             tick_at,
             serving,
         };
-        let handle = Handle { stop, serving: is_serving, commands };
+        let handle = Handle {
+            stop,
+            serving: is_serving,
+            commands,
+        };
         (gateway, handle, Asks { stopped, asks })
     }
 
@@ -289,7 +295,10 @@ impl Gateway {
         }
         if self.leadership.is_leader && matches!(self.role, Role::Follower) {
             self.role = Role::TakingOver;
-            self.takeover.push(takeover::take_over(self.parts.clone(), self.leadership.term));
+            self.takeover.push(takeover::take_over(
+                self.parts.clone(),
+                self.leadership.term,
+            ));
         }
     }
 
@@ -325,7 +334,11 @@ impl Gateway {
     }
 
     fn farewell(&mut self) {
-        let leader = if self.leadership.is_leader { None } else { self.leader() };
+        let leader = if self.leadership.is_leader {
+            None
+        } else {
+            self.leader()
+        };
         let bound: Vec<ConnectionId> = self
             .connections
             .iter()
@@ -361,7 +374,9 @@ impl Gateway {
     /// The leader, as clients are told of it.
     fn leader(&self) -> Option<Member> {
         let leader = self.leadership.leader?;
-        self.members().into_iter().find(|member| member.node == NodeId(leader))
+        self.members()
+            .into_iter()
+            .find(|member| member.node == NodeId(leader))
     }
 
     fn members(&self) -> Vec<Member> {
@@ -378,7 +393,10 @@ impl Gateway {
     }
 
     fn send(&self, id: ConnectionId, message: ServerMessage) {
-        let version = self.connections.get(&id).and_then(|connection| connection.version);
+        let version = self
+            .connections
+            .get(&id)
+            .and_then(|connection| connection.version);
         if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message) {
             self.parts.edge.send(id, Bytes::from(frame));
         }

@@ -44,7 +44,11 @@ impl Genesis {
     /// Limits, and the module's bytes.
     pub fn new(limits: Limits, module: Vec<u8>) -> Self {
         let module_hash = ModuleHash(Sha256::digest(&module).into());
-        Self { limits, module, module_hash }
+        Self {
+            limits,
+            module,
+            module_hash,
+        }
     }
 
     /// The module's bytes.
@@ -70,14 +74,15 @@ impl Genesis {
     fn chunks(&self) -> impl Iterator<Item = Operation> + '_ {
         let total = u32::try_from(self.module.len().div_ceil(CHUNK_BYTES_MAX))
             .expect("a module is limited to a few MiB");
-        self.module.chunks(CHUNK_BYTES_MAX).zip(0..).map(move |(bytes, number)| {
-            Operation::ModuleChunk {
+        self.module
+            .chunks(CHUNK_BYTES_MAX)
+            .zip(0..)
+            .map(move |(bytes, number)| Operation::ModuleChunk {
                 hash: self.module_hash,
                 number,
                 total,
                 bytes: bytes.to_vec(),
-            }
-        })
+            })
     }
 }
 
@@ -102,7 +107,12 @@ pub async fn complete(
     }
     let active = query::active_module(&*view)?;
     drop(view);
-    propose(driver, consensus, Operation::SetLimits(genesis.limits.clone())).await?;
+    propose(
+        driver,
+        consensus,
+        Operation::SetLimits(genesis.limits.clone()),
+    )
+    .await?;
     if active.is_none() {
         for chunk in genesis.chunks() {
             propose(driver, consensus, chunk).await?;
@@ -119,7 +129,14 @@ pub async fn complete(
             _ => {}
         }
     }
-    propose(driver, consensus, Operation::GenesisMark { genesis: genesis.hash() }).await?;
+    propose(
+        driver,
+        consensus,
+        Operation::GenesisMark {
+            genesis: genesis.hash(),
+        },
+    )
+    .await?;
     Ok(())
 }
 
@@ -133,7 +150,12 @@ async fn propose(
         seed: driver.random(),
         operations: vec![operation],
     };
-    consensus.propose(entry.encode()).await.map_err(|error| match error {
-        ProposeError::NotLeader | ProposeError::Discarded | ProposeError::Stopped(_) => Error::Lost,
-    })
+    consensus
+        .propose(entry.encode())
+        .await
+        .map_err(|error| match error {
+            ProposeError::NotLeader | ProposeError::Discarded | ProposeError::Stopped(_) => {
+                Error::Lost
+            }
+        })
 }

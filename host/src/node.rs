@@ -111,8 +111,10 @@ impl Node {
         let engine = Arc::new(engine);
         let genesis = Arc::new(genesis(&config, &engine)?);
 
-        let incoming = Incoming::bind(config.listen.raft.0)
-            .map_err(|error| StartError::Bind { what: "nodes", reason: error.to_string() })?;
+        let incoming = Incoming::bind(config.listen.raft.0).map_err(|error| StartError::Bind {
+            what: "nodes",
+            reason: error.to_string(),
+        })?;
         let raft = incoming.address();
         let options = quorate_zmtp::Config {
             connections: config.gateway.connections_max as usize,
@@ -121,9 +123,10 @@ impl Node {
         };
         let spawning = driver.clone();
         let spawner = Spawner::new(move |task| drop(spawning.task(task)));
-        let (endpoint, client_events) =
-            Listener::bind(options, config.listen.client.0, spawner).map_err(|error| {
-                StartError::Bind { what: "clients", reason: error.to_string() }
+        let (endpoint, client_events) = Listener::bind(options, config.listen.client.0, spawner)
+            .map_err(|error| StartError::Bind {
+                what: "clients",
+                reason: error.to_string(),
             })?;
         let client = endpoint.local_address();
         let edge = zmtp_edge::ZmtpEdge::new(endpoint);
@@ -159,7 +162,16 @@ impl Node {
             driver.task(zmtp_edge::forward(client_events, events)),
             driver.task(tick_epochs(driver.clone(), engine, stopping)),
         ];
-        Ok(Self { driver, assembly, client, raft, admin, edge, stop, tasks })
+        Ok(Self {
+            driver,
+            assembly,
+            client,
+            raft,
+            admin,
+            edge,
+            stop,
+            tasks,
+        })
     }
 
     /// Where clients connect.
@@ -235,10 +247,12 @@ fn genesis(config: &Config, engine: &Engine) -> Result<Genesis, StartError> {
         })?,
     };
     let limits = limits(config);
-    engine.check(&module, &limits.module).map_err(|rejected| StartError::Module {
-        code: rejected.code,
-        reason: format!("is refused: {} ({})", rejected.detail, rejected.code),
-    })?;
+    engine
+        .check(&module, &limits.module)
+        .map_err(|rejected| StartError::Module {
+            code: rejected.code,
+            reason: format!("is refused: {} ({})", rejected.detail, rejected.code),
+        })?;
     Ok(Genesis::new(limits, module))
 }
 
@@ -262,12 +276,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// Port 0 asks for any free port; peers and clients must be told the one that was given.
-fn settings(
-    config: &Config,
-    client: SocketAddr,
-    raft: SocketAddr,
-    admin: SocketAddr,
-) -> Settings {
+fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: SocketAddr) -> Settings {
     let advertised = |configured: String, bound: SocketAddr| match configured.strip_suffix(":0") {
         Some(host) => format!("{host}:{}", bound.port()),
         None => configured,
@@ -278,7 +287,10 @@ fn settings(
             || raft.to_string(),
             |endpoint| advertised(endpoint.0.to_string(), raft),
         ),
-        client: format!("tcp://{}", advertised(config.client_endpoint().0.to_string(), client)),
+        client: format!(
+            "tcp://{}",
+            advertised(config.client_endpoint().0.to_string(), client)
+        ),
         admin: advertised(config.admin_address().to_string(), admin),
     };
     let peers = config.cluster.peers.0.iter();
@@ -286,7 +298,9 @@ fn settings(
         node: config.node.id,
         cluster_name: config.cluster.name.clone(),
         me,
-        peers: peers.map(|(id, endpoint)| (*id, endpoint.0.to_string())).collect(),
+        peers: peers
+            .map(|(id, endpoint)| (*id, endpoint.0.to_string()))
+            .collect(),
         timing: Timing {
             heartbeat: config.raft.heartbeat_interval,
             election_min: config.raft.election_timeout.min,

@@ -101,7 +101,9 @@ impl Queries {
                 Err(trap) => Outcome::Trapped { code: trap as u8 },
             },
             Err(QueryError::Fault(fault)) => return Err(fault),
-            Err(_) => Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS },
+            Err(_) => Outcome::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            },
         })
     }
 
@@ -116,7 +118,8 @@ impl Queries {
         json: &str,
     ) -> Result<Vec<u8>, ViewError> {
         self.convert(view, |hash, limits| {
-            self.engine.payload_from_json(hash, limits, kind, json, DEADLINE_TICKS)
+            self.engine
+                .payload_from_json(hash, limits, kind, json, DEADLINE_TICKS)
         })
     }
 
@@ -131,7 +134,8 @@ impl Queries {
         payload: &[u8],
     ) -> Result<String, ViewError> {
         let json = self.convert(view, |hash, limits| {
-            self.engine.payload_to_json(hash, limits, kind, payload, DEADLINE_TICKS)
+            self.engine
+                .payload_to_json(hash, limits, kind, payload, DEADLINE_TICKS)
         })?;
         String::from_utf8(json)
             .map_err(|_| ViewError::Refused("it did not return UTF-8".to_owned()))
@@ -151,16 +155,15 @@ impl Queries {
             query::load_module(&**view, &*self.engine, active.hash)?;
         }
         let limits = query::limits(&**view)?;
-        let ran = call(active.hash, &limits.module)
-            .map_err(|error| match error {
-                QueryError::Fault(fault) => ViewError::Fault(fault),
-                _ => ViewError::Busy,
-            })?;
+        let ran = call(active.hash, &limits.module).map_err(|error| match error {
+            QueryError::Fault(fault) => ViewError::Fault(fault),
+            _ => ViewError::Busy,
+        })?;
         match ran.outcome {
             Ok(Returned::Success(converted)) => Ok(converted),
-            Ok(Returned::ApplicationError { payload, .. }) => {
-                Err(ViewError::Refused(String::from_utf8_lossy(&payload).into_owned()))
-            }
+            Ok(Returned::ApplicationError { payload, .. }) => Err(ViewError::Refused(
+                String::from_utf8_lossy(&payload).into_owned(),
+            )),
             Err(Trap::NoSuchExport) => Err(ViewError::NotOffered),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }

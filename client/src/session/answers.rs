@@ -96,9 +96,8 @@ impl Session {
         if let Some(closing) = &mut self.closing {
             closing.sent = false;
         }
-        for (_, reply) in self.waiters.drain(..) {
-            let _ = reply.send(Ok(()));
-        }
+        let waiters = self.waiters.drain(..).map(|(_, reply)| reply);
+        self.connected.extend(waiters);
     }
 
     fn rejected(

@@ -71,6 +71,9 @@ impl Rig {
 
     fn event(&mut self, event: Event) {
         self.session.handle(self.now, event);
+        for reply in self.session.take_connected() {
+            let _ = reply.send(Ok(()));
+        }
     }
 
     fn actions(&mut self) -> Vec<Action> {

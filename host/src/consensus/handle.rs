@@ -82,7 +82,9 @@ pub struct Failure {
 
 impl Default for Failure {
     fn default() -> Self {
-        Self { first: watch::Sender::new(None) }
+        Self {
+            first: watch::Sender::new(None),
+        }
     }
 }
 
@@ -145,12 +147,7 @@ impl Clocks {
 }
 
 impl Consensus {
-    pub(crate) fn new(
-        raft: Raft,
-        driver: Driver,
-        failure: Arc<Failure>,
-        clocks: Clocks,
-    ) -> Self {
+    pub(crate) fn new(raft: Raft, driver: Driver, failure: Arc<Failure>, clocks: Clocks) -> Self {
         let mut metrics = raft.metrics();
         let (sender, leadership) = watch::channel(leadership_of(&metrics));
         driver.task(async move {
@@ -159,7 +156,13 @@ impl Consensus {
                 sender.send_if_modified(|known| std::mem::replace(known, now) != now);
             }
         });
-        Self { raft, driver, leadership, failure, clocks }
+        Self {
+            raft,
+            driver,
+            leadership,
+            failure,
+            clocks,
+        }
     }
 
     /// Hands an entry to the log. Entries are in the log in the order of these calls. The returned
@@ -173,7 +176,10 @@ impl Consensus {
     ) -> Result<BoxFuture<'static, Result<Arc<Applied>, ProposeError>>, Stopped> {
         let (responder, completed) = ProgressResponder::complete_only();
         let entry = EntryBytes(Bytes::from(entry));
-        self.raft.client_write_ff(entry, Some(responder)).await.map_err(|_| Stopped)?;
+        self.raft
+            .client_write_ff(entry, Some(responder))
+            .await
+            .map_err(|_| Stopped)?;
         Ok(Box::pin(async move {
             match completed.await {
                 Ok(Ok(response)) => response.data.0.ok_or(ProposeError::Discarded),
@@ -217,7 +223,11 @@ impl Consensus {
     pub fn members(&self) -> BTreeMap<NodeId, Member> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect()
+        metrics
+            .membership_config
+            .nodes()
+            .map(|(id, member)| (*id, member.clone()))
+            .collect()
     }
 
     /// Whether a quorum acknowledged this leader less than `age_max` ago. An only voter is its own
@@ -231,7 +241,9 @@ impl Consensus {
         if metrics.membership_config.voter_ids().count() == 1 {
             return true;
         }
-        metrics.last_quorum_acked.is_some_and(|acked| openraft::Instant::elapsed(&*acked) < age_max)
+        metrics
+            .last_quorum_acked
+            .is_some_and(|acked| openraft::Instant::elapsed(&*acked) < age_max)
     }
 
     /// The wall clocks of a quorum of voters, this node's among them; `None` while fewer are known.
@@ -275,12 +287,15 @@ impl Consensus {
             committed_index: metrics.local_committed.map(|id| id.index),
             applied_index: metrics.last_applied.map(|id| id.index),
             voters: metrics.membership_config.voter_ids().collect(),
-            replicated: metrics.replication.as_ref().map_or_else(BTreeMap::new, |replication| {
-                replication
-                    .iter()
-                    .map(|(node, matched)| (*node, matched.as_ref().map(|id| id.index)))
-                    .collect()
-            }),
+            replicated: metrics
+                .replication
+                .as_ref()
+                .map_or_else(BTreeMap::new, |replication| {
+                    replication
+                        .iter()
+                        .map(|(node, matched)| (*node, matched.as_ref().map(|id| id.index)))
+                        .collect()
+                }),
         }
     }
 
@@ -310,7 +325,9 @@ pub struct Status {
     pub replicated: BTreeMap<NodeId, Option<u64>>,
 }
 
-fn leadership_of(metrics: &impl WatchReceiver<MetricsWatch, openraft::RaftMetrics<TypeConfig>>) -> Leadership {
+fn leadership_of(
+    metrics: &impl WatchReceiver<MetricsWatch, openraft::RaftMetrics<TypeConfig>>,
+) -> Leadership {
     let metrics = metrics.borrow_watched();
     Leadership {
         term: metrics.current_term,

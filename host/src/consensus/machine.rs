@@ -48,13 +48,19 @@ const RECENT_MAX: usize = 4096;
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { hashes: std::sync::Mutex::default(), newest: watch::Sender::new(0) }
+        Self {
+            hashes: std::sync::Mutex::default(),
+            newest: watch::Sender::new(0),
+        }
     }
 }
 
 impl Recent {
     fn push(&self, index: u64, hash: [u8; 32]) {
-        let mut hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut hashes = self
+            .hashes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if hashes.len() == RECENT_MAX {
             hashes.pop_front();
         }
@@ -63,7 +69,10 @@ impl Recent {
 
     /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
     pub fn all(&self) -> Vec<(u64, [u8; 32])> {
-        let hashes = self.hashes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let hashes = self
+            .hashes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         hashes.iter().copied().collect()
     }
 
@@ -86,7 +95,13 @@ impl Applier {
         metrics: Arc<Metrics>,
         driver: Driver,
     ) -> Self {
-        Self { state, modules, recent, metrics, driver }
+        Self {
+            state,
+            modules,
+            recent,
+            metrics,
+            driver,
+        }
     }
 
     /// Applies one entry. A panic is a fault that names the index.
@@ -114,8 +129,12 @@ impl Applier {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                 let mut encoded = Vec::new();
                 encoding::encode_stored_membership(&stored, &mut encoded);
-                let membership = Membership { position, encoded: encoded.into() };
-                self.state.commit(position, BTreeMap::new(), Some(membership));
+                let membership = Membership {
+                    position,
+                    encoded: encoded.into(),
+                };
+                self.state
+                    .commit(position, BTreeMap::new(), Some(membership));
                 Ok(None)
             }
             EntryPayload::Normal(bytes) => self.apply_operations(position, &bytes.0).map(Some),
@@ -132,10 +151,14 @@ impl Applier {
                 .map(|text| (*text).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
-            Err(Fault::new(format!("applying entry {} panicked: {text}", position.index)))
+            Err(Fault::new(format!(
+                "applying entry {} panicked: {text}",
+                position.index
+            )))
         })?;
         drop(view);
-        self.state.commit(position, std::mem::take(&mut applied.writes), None);
+        self.state
+            .commit(position, std::mem::take(&mut applied.writes), None);
         self.recent.push(applied.index, applied.hash);
         self.count(&applied, started);
         Ok(Arc::new(applied))
@@ -151,13 +174,22 @@ impl Applier {
         let stats = &applied.stats;
         metrics.module_fuel_consumed.inc_by(stats.fuel);
         metrics.response_cache_hits.inc_by(stats.cache_hits.into());
-        metrics.response_cache_evictions.inc_by(stats.evictions.into());
+        metrics
+            .response_cache_evictions
+            .inc_by(stats.evictions.into());
         for trap in &stats.traps {
-            let code = crate::metrics::TrapCode { code: crate::metrics::Slug(trap.slug()) };
+            let code = crate::metrics::TrapCode {
+                code: crate::metrics::Slug(trap.slug()),
+            };
             metrics.module_traps.get_or_create(&code).inc();
         }
-        let entry = crate::metrics::Entry { entry: crate::metrics::Slug("apply") };
-        observe(&metrics.module_apply_duration.get_or_create(&entry), elapsed);
+        let entry = crate::metrics::Entry {
+            entry: crate::metrics::Slug("apply"),
+        };
+        observe(
+            &metrics.module_apply_duration.get_or_create(&entry),
+            elapsed,
+        );
     }
 }
 
@@ -225,10 +257,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = SnapshotBuilder;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<(Option<LogId>, StoredMembership), std::io::Error> {
-        Ok((self.state.applied().map(LogId::from), membership(&self.state)?))
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), std::io::Error> {
+        Ok((
+            self.state.applied().map(LogId::from),
+            membership(&self.state)?,
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), std::io::Error>
@@ -238,15 +271,23 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
             let item = Box::new(Item { entry, responder });
-            self.work.send(Work::Apply(item)).await.map_err(|_| stopped())?;
+            self.work
+                .send(Work::Apply(item))
+                .await
+                .map_err(|_| stopped())?;
         }
         let (reached, barrier) = oneshot::channel();
-        self.work.send(Work::Barrier(reached)).await.map_err(|_| stopped())?;
+        self.work
+            .send(Work::Barrier(reached))
+            .await
+            .map_err(|_| stopped())?;
         barrier.await.map_err(|_| stopped())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { state: self.state.clone() }
+        SnapshotBuilder {
+            state: self.state.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -255,9 +296,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: SnapshotData,
     ) -> Result<(), std::io::Error> {
         let SnapshotData::Received(received) = snapshot else {
-            return Err(std::io::Error::other("only a received snapshot is installed"));
+            return Err(std::io::Error::other(
+                "only a received snapshot is installed",
+            ));
         };
-        self.state.install(*received).await.map_err(std::io::Error::other)?;
+        self.state
+            .install(*received)
+            .await
+            .map_err(std::io::Error::other)?;
         Ok(())
     }
 
@@ -281,7 +327,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, std::io::Error> {
-        let built = self.state.build_snapshot().await.map_err(std::io::Error::other)?;
+        let built = self
+            .state
+            .build_snapshot()
+            .await
+            .map_err(std::io::Error::other)?;
         into_snapshot(built.ok_or_else(|| std::io::Error::other("nothing was applied yet"))?)
     }
 }
@@ -301,7 +351,10 @@ fn into_snapshot(snapshot: StateSnapshot) -> Result<Snapshot, std::io::Error> {
         last_log_id: Some(position.into()),
         last_membership: decode_membership(snapshot.membership())?,
     };
-    Ok(Snapshot { meta, snapshot: SnapshotData::Own(snapshot) })
+    Ok(Snapshot {
+        meta,
+        snapshot: SnapshotData::Own(snapshot),
+    })
 }
 
 /// What openraft is told of a received snapshot.
@@ -314,8 +367,9 @@ pub(super) fn received_meta(received: &Received) -> Result<SnapshotMeta, std::io
 
 fn decode_membership(membership: Option<&Membership>) -> Result<StoredMembership, std::io::Error> {
     match membership {
-        Some(membership) => encoding::decode_stored_membership(&membership.encoded)
-            .map_err(std::io::Error::other),
+        Some(membership) => {
+            encoding::decode_stored_membership(&membership.encoded).map_err(std::io::Error::other)
+        }
         None => Ok(StoredMembership::default()),
     }
 }

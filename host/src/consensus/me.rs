@@ -14,14 +14,19 @@ pub struct Me {
 
 impl fmt::Debug for Me {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Me").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Me")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Me {
     /// This node; `cluster` is zeros while it belongs to none.
     pub fn new(name: NodeName, cluster: [u8; 16]) -> Self {
-        Self { name, cluster: Arc::new(Mutex::new(cluster)) }
+        Self {
+            name,
+            cluster: Arc::new(Mutex::new(cluster)),
+        }
     }
 
     /// Its id and incarnation.
@@ -41,6 +46,11 @@ impl Me {
 
     /// The envelope of a call to `to`.
     pub fn envelope(&self, to: NodeName, kind: Kind) -> Envelope {
-        Envelope { cluster: self.cluster(), from: self.name, to, kind }
+        Envelope {
+            cluster: self.cluster(),
+            from: self.name,
+            to,
+            kind,
+        }
     }
 }

@@ -114,16 +114,37 @@ impl Envelope {
             VERSION => {}
             other => {
                 let value = other.into();
-                return Err(DecodeError::Unknown { what: "peer protocol version", value }.into());
+                return Err(DecodeError::Unknown {
+                    what: "peer protocol version",
+                    value,
+                }
+                .into());
             }
         }
         let cluster = input.array()?;
-        let from = NodeName { node: input.u64()?, incarnation: input.array()? };
-        let to = NodeName { node: input.u64()?, incarnation: input.array()? };
+        let from = NodeName {
+            node: input.u64()?,
+            incarnation: input.array()?,
+        };
+        let to = NodeName {
+            node: input.u64()?,
+            incarnation: input.array()?,
+        };
         let code = input.u8()?;
         let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == code);
-        let kind = kind.ok_or_else(|| DecodeError::Unknown { what: "call", value: code.into() })?;
-        Ok((Self { cluster, from, to, kind }, input.rest()))
+        let kind = kind.ok_or_else(|| DecodeError::Unknown {
+            what: "call",
+            value: code.into(),
+        })?;
+        Ok((
+            Self {
+                cluster,
+                from,
+                to,
+                kind,
+            },
+            input.rest(),
+        ))
     }
 }
 
@@ -185,7 +206,12 @@ pub fn decode_append(body: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, E
         .map(|_| Ok(encoding::decode_entry(&body.slice_ref(input.bytes()?))?))
         .collect::<Result<_, Error>>()?;
     input.finish()?;
-    Ok(AppendEntriesRequest { vote, prev_log_id, leader_commit, entries })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        leader_commit,
+        entries,
+    })
 }
 
 /// The answer to one append, and the answering node's wall clock.
@@ -221,7 +247,11 @@ pub fn decode_appended(body: &[u8]) -> Result<(AppendEntriesResponse<TypeConfig>
         3 => AppendEntriesResponse::HigherVote(take_vote(&mut input)?),
         other => {
             let value = other.into();
-            return Err(DecodeError::Unknown { what: "answer to an append", value }.into());
+            return Err(DecodeError::Unknown {
+                what: "answer to an append",
+                value,
+            }
+            .into());
         }
     };
     Ok((answer, wall_us))
@@ -254,7 +284,11 @@ pub fn decode_stream_result(body: &[u8]) -> Result<StreamAppendResult<TypeConfig
         2 => Ok(Err(StreamAppendError::HigherVote(take_vote(&mut input)?))),
         other => {
             let value = other.into();
-            Err(DecodeError::Unknown { what: "answer to an append", value }.into())
+            Err(DecodeError::Unknown {
+                what: "answer to an append",
+                value,
+            }
+            .into())
         }
     }
 }
@@ -385,7 +419,11 @@ impl SnapshotAnswer {
             1 => Ok(Self::Vote(take_vote(&mut input)?)),
             other => {
                 let value = other.into();
-                Err(DecodeError::Unknown { what: "answer about a snapshot", value }.into())
+                Err(DecodeError::Unknown {
+                    what: "answer about a snapshot",
+                    value,
+                }
+                .into())
             }
         }
     }
@@ -412,8 +450,12 @@ impl Introduction {
     /// The body.
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
-        out.u64(self.name.node).raw(&self.name.incarnation).raw(&self.cluster);
-        out.raw(&self.genesis).bytes(self.client.as_bytes()).bytes(self.admin.as_bytes());
+        out.u64(self.name.node)
+            .raw(&self.name.incarnation)
+            .raw(&self.cluster);
+        out.raw(&self.genesis)
+            .bytes(self.client.as_bytes())
+            .bytes(self.admin.as_bytes());
         out.bytes(self.cluster_name.as_bytes());
         out.finish().into()
     }
@@ -425,7 +467,10 @@ impl Introduction {
     pub fn decode(body: &[u8]) -> Result<Self, Error> {
         let mut input = Reader::new(body);
         let introduction = Self {
-            name: NodeName { node: input.u64()?, incarnation: input.array()? },
+            name: NodeName {
+                node: input.u64()?,
+                incarnation: input.array()?,
+            },
             cluster: input.array()?,
             genesis: input.array()?,
             client: input.text()?.to_owned(),

@@ -40,12 +40,20 @@ impl Gateway {
 
     fn result(&mut self, origin: Origin, result: &OperationResult, is_current: bool) {
         match origin {
-            Origin::Command { connection, request, bytes } => {
+            Origin::Command {
+                connection,
+                request,
+                bytes,
+            } => {
                 self.command_result(connection, request, bytes, result);
             }
             _ if !is_current => {}
             Origin::Create { connection, nonce } => self.created(connection, nonce, result),
-            Origin::Continue { connection, nonce, session } => {
+            Origin::Continue {
+                connection,
+                nonce,
+                session,
+            } => {
                 self.continued(connection, nonce, session, result);
             }
             Origin::Acknowledge { session } => {
@@ -93,10 +101,13 @@ impl Gateway {
             OperationResult::Responded { index, response } => (
                 Some(LogIndex(*index)),
                 match response {
-                    Response::Success(payload) => Outcome::Success { payload: payload.clone() },
-                    Response::ApplicationError { code, payload } => {
-                        Outcome::ApplicationError { code: *code, payload: payload.clone() }
-                    }
+                    Response::Success(payload) => Outcome::Success {
+                        payload: payload.clone(),
+                    },
+                    Response::ApplicationError { code, payload } => Outcome::ApplicationError {
+                        code: *code,
+                        payload: payload.clone(),
+                    },
                     Response::Trapped(trap) => Outcome::Trapped { code: *trap as u8 },
                     Response::Void => Outcome::Void,
                 },
@@ -107,17 +118,23 @@ impl Gateway {
                 Refusal::NoSession => (None, Outcome::NoSession),
                 Refusal::Conflict => (None, Outcome::Conflict),
                 Refusal::Evicted => (None, Outcome::Evicted),
-                Refusal::OutOfOrder { expected } => {
-                    (None, Outcome::OutOfOrder { expected: *expected })
-                }
+                Refusal::OutOfOrder { expected } => (
+                    None,
+                    Outcome::OutOfOrder {
+                        expected: *expected,
+                    },
+                ),
                 Refusal::TooLarge { bytes_max } => {
                     let bytes_max = u32::try_from(*bytes_max).unwrap_or(u32::MAX);
                     (None, Outcome::TooLarge { bytes_max })
                 }
                 Refusal::NotReady => (None, Outcome::NoModule),
-                Refusal::Overloaded | Refusal::TooManySessions | Refusal::Superseded => {
-                    (None, Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS })
-                }
+                Refusal::Overloaded | Refusal::TooManySessions | Refusal::Superseded => (
+                    None,
+                    Outcome::Overloaded {
+                        retry_after_ms: RETRY_AFTER_MS,
+                    },
+                ),
             },
             other => {
                 tracing::error!(?other, "a command came to a result of another operation");
@@ -134,13 +151,24 @@ impl Gateway {
         commit_index: Option<LogIndex>,
         outcome: Outcome,
     ) {
-        self.send(id, ServerMessage::CommandResponse { request, commit_index, outcome });
+        self.send(
+            id,
+            ServerMessage::CommandResponse {
+                request,
+                commit_index,
+                outcome,
+            },
+        );
     }
 
     fn created(&mut self, id: ConnectionId, nonce: Nonce, result: &OperationResult) {
         self.opened(id);
         match result {
-            OperationResult::Created { session, generation, timeout_ms } => {
+            OperationResult::Created {
+                session,
+                generation,
+                timeout_ms,
+            } => {
                 self.bind(id, *session, *generation, *timeout_ms);
                 self.send(
                     id,
@@ -224,15 +252,20 @@ impl Gateway {
         let now = self.parts.driver.now();
         let timeout = std::time::Duration::from_millis(timeout_ms.into());
         let is_connected = self.connections.contains_key(&id);
-        let Role::Leading(leading) = &mut self.role else { return };
-        let live = leading.sessions.entry(session).or_insert_with(|| LiveSession {
-            timeout,
-            deadline: now + timeout,
-            generation,
-            connection: None,
-            is_expiring: false,
-            sender: Sender::default(),
-        });
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let live = leading
+            .sessions
+            .entry(session)
+            .or_insert_with(|| LiveSession {
+                timeout,
+                deadline: now + timeout,
+                generation,
+                connection: None,
+                is_expiring: false,
+                sender: Sender::default(),
+            });
         if generation < live.generation {
             return;
         }
@@ -245,7 +278,10 @@ impl Gateway {
             self.close_session(earlier, SessionCloseReason::Superseded, None);
         }
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.bound = Some(Bound { session, generation });
+            connection.bound = Some(Bound {
+                session,
+                generation,
+            });
         }
     }
 
@@ -253,7 +289,9 @@ impl Gateway {
         match notice {
             Notice::Requests(session) => self.send_requests(session),
             Notice::Ended(session, reason) => {
-                let Role::Leading(leading) = &mut self.role else { return };
+                let Role::Leading(leading) = &mut self.role else {
+                    return;
+                };
                 let live = leading.sessions.remove(&session);
                 if let Some(id) = live.and_then(|live| live.connection) {
                     let reason = match reason {
@@ -267,8 +305,11 @@ impl Gateway {
             }
             Notice::TimerSet { due_us } => {
                 if let Role::Leading(leading) = &mut self.role {
-                    leading.next_timer_us =
-                        Some(leading.next_timer_us.map_or(due_us, |next| next.min(due_us)));
+                    leading.next_timer_us = Some(
+                        leading
+                            .next_timer_us
+                            .map_or(due_us, |next| next.min(due_us)),
+                    );
                 }
             }
         }
@@ -277,20 +318,36 @@ impl Gateway {
     /// An entry was refused, or discarded by another leader: only its clients may send it again.
     fn entry_lost(&mut self, origin: Origin, error: &ProposeError) {
         match (origin, error) {
-            (Origin::Command { connection, request, bytes }, ProposeError::Discarded) => {
+            (
+                Origin::Command {
+                    connection,
+                    request,
+                    bytes,
+                },
+                ProposeError::Discarded,
+            ) => {
                 if let Some(connection) = self.connections.get_mut(&connection) {
                     connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
                 self.respond(connection, request, None, Outcome::Unknown);
             }
-            (Origin::Command { connection, request, bytes }, _) if self.leadership.is_leader => {
+            (
+                Origin::Command {
+                    connection,
+                    request,
+                    bytes,
+                },
+                _,
+            ) if self.leadership.is_leader => {
                 // Refused though this node leads: its lease is not confirmed yet.
                 if let Some(connection) = self.connections.get_mut(&connection) {
                     connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
-                let outcome = Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+                let outcome = Outcome::Overloaded {
+                    retry_after_ms: RETRY_AFTER_MS,
+                };
                 self.respond(connection, request, None, outcome);
             }
             (origin, _) => self.refuse_not_leader(origin),
@@ -299,15 +356,26 @@ impl Gateway {
 
     pub(super) fn refuse_not_leader(&mut self, origin: Origin) {
         match origin {
-            Origin::Command { connection, request, bytes } => {
+            Origin::Command {
+                connection,
+                request,
+                bytes,
+            } => {
                 if let Some(connection) = self.connections.get_mut(&connection) {
                     connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
-                let leader = if self.leadership.is_leader { None } else { self.leader() };
+                let leader = if self.leadership.is_leader {
+                    None
+                } else {
+                    self.leader()
+                };
                 self.respond(connection, request, None, Outcome::NotLeader { leader });
             }
-            Origin::Create { connection, nonce } | Origin::Continue { connection, nonce, .. } => {
+            Origin::Create { connection, nonce }
+            | Origin::Continue {
+                connection, nonce, ..
+            } => {
                 self.opened(connection);
                 self.reject(connection, nonce, RejectReason::NotLeader, String::new());
                 self.parts.edge.close(connection);

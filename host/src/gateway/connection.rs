@@ -67,8 +67,10 @@ impl Connection {
 
     /// Refuses later commands until this one comes again.
     pub(super) fn refuse_from(&mut self, request: RequestId) {
-        self.refused_from =
-            Some(self.refused_from.map_or(request, |first| first.min(request)));
+        self.refused_from = Some(
+            self.refused_from
+                .map_or(request, |first| first.min(request)),
+        );
     }
 
     pub(super) fn count_command(&mut self, bytes: usize) {

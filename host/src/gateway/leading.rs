@@ -56,7 +56,9 @@ impl Sender {
         let count = quorate_protocol::limits::REQUESTS_IN_FLIGHT_MAX
             .checked_sub(self.in_flight.len())
             .filter(|count| *count > 0)?;
-        let bytes = IN_FLIGHT_BYTES_MAX.checked_sub(bytes).filter(|bytes| *bytes > 0)?;
+        let bytes = IN_FLIGHT_BYTES_MAX
+            .checked_sub(bytes)
+            .filter(|bytes| *bytes > 0)?;
         Some((count, bytes))
     }
 
@@ -83,7 +85,9 @@ impl Sender {
 impl Leading {
     /// Moves every deadline by `late`: time in which the leader did not listen does not count.
     pub(super) fn postpone(&mut self, late: Duration) {
-        self.sessions.values_mut().for_each(|session| session.deadline += late);
+        self.sessions
+            .values_mut()
+            .for_each(|session| session.deadline += late);
     }
 
     /// Sessions whose deadline has passed, at most `count`.

@@ -40,7 +40,10 @@ impl Gateway {
     }
 
     fn refuse_frame(&mut self, id: ConnectionId, error: &quorate_protocol::DecodeError) {
-        let remote = self.connections.get(&id).map(|connection| connection.remote.as_str());
+        let remote = self
+            .connections
+            .get(&id)
+            .map(|connection| connection.remote.as_str());
         tracing::info!(remote, %error, "closed a connection: its message cannot be decoded");
         self.close_session(id, SessionCloseReason::ProtocolError, None);
     }
@@ -51,9 +54,22 @@ impl Gateway {
             Inbound::Topology { nonce } => {
                 let leader = self.leadership.leader.map(quorate_protocol::NodeId);
                 let members = self.members();
-                self.send(id, ServerMessage::Topology { nonce, leader, members });
+                self.send(
+                    id,
+                    ServerMessage::Topology {
+                        nonce,
+                        leader,
+                        members,
+                    },
+                );
             }
-            Inbound::Create { nonce, creation_key, timeout_ms, sequence, capabilities } => {
+            Inbound::Create {
+                nonce,
+                creation_key,
+                timeout_ms,
+                sequence,
+                capabilities,
+            } => {
                 if self.refuses_opening(id, nonce) {
                     return;
                 }
@@ -63,15 +79,29 @@ impl Gateway {
                 }
                 let operation =
                     self.create_operation(creation_key, timeout_ms, sequence, capabilities);
-                self.open(id, operation, Origin::Create { connection: id, nonce });
+                self.open(
+                    id,
+                    operation,
+                    Origin::Create {
+                        connection: id,
+                        nonce,
+                    },
+                );
             }
             Inbound::Continue { session, nonce } => self.continue_session(id, session, nonce),
             _ if !matches!(self.role, Role::Leading(_)) => self.not_serving(id, version, inbound),
             Inbound::KeepAlive { timestamp } => self.keep_alive(id, timestamp),
-            Inbound::Command { request, lowest_pending, payload } => {
+            Inbound::Command {
+                request,
+                lowest_pending,
+                payload,
+            } => {
                 self.command(id, request, lowest_pending, payload);
             }
-            Inbound::Void { request, lowest_pending } => {
+            Inbound::Void {
+                request,
+                lowest_pending,
+            } => {
                 let Some(bound) = self.bound(id) else { return };
                 let operation = Operation::Void {
                     session: bound.session,
@@ -79,7 +109,11 @@ impl Gateway {
                     request,
                     lowest_pending,
                 };
-                let origin = Origin::Command { connection: id, request, bytes: 0 };
+                let origin = Origin::Command {
+                    connection: id,
+                    request,
+                    bytes: 0,
+                };
                 self.count_command(id, 0);
                 self.enqueue(id, Queued { operation, origin });
             }
@@ -92,7 +126,12 @@ impl Gateway {
                 };
                 self.enqueue(
                     id,
-                    Queued { operation, origin: Origin::Acknowledge { session: bound.session } },
+                    Queued {
+                        operation,
+                        origin: Origin::Acknowledge {
+                            session: bound.session,
+                        },
+                    },
                 );
             }
             Inbound::Close => {
@@ -101,12 +140,26 @@ impl Gateway {
                     session: bound.session,
                     generation: bound.generation,
                 };
-                self.enqueue(id, Queued { operation, origin: Origin::Close });
+                self.enqueue(
+                    id,
+                    Queued {
+                        operation,
+                        origin: Origin::Close,
+                    },
+                );
             }
-            Inbound::Query { correlation, payload } => {
+            Inbound::Query {
+                correlation,
+                payload,
+            } => {
                 let Some(bound) = self.bound(id) else { return };
                 let session = bound.session;
-                self.read(Read::Query { connection: id, session, correlation, payload });
+                self.read(Read::Query {
+                    connection: id,
+                    session,
+                    correlation,
+                    payload,
+                });
             }
         }
     }
@@ -137,7 +190,9 @@ impl Gateway {
             return true;
         }
         // A second create on one connection before the first is answered: the answer will come.
-        self.connections.get(&id).is_none_or(|connection| connection.is_opening)
+        self.connections
+            .get(&id)
+            .is_none_or(|connection| connection.is_opening)
     }
 
     pub(super) fn reject(
@@ -152,22 +207,40 @@ impl Gateway {
             RejectReason::NotLeader => self.leader(),
             _ => None,
         };
-        self.send(id, ServerMessage::SessionRejected { nonce, reason, leader, message });
+        self.send(
+            id,
+            ServerMessage::SessionRejected {
+                nonce,
+                reason,
+                leader,
+                message,
+            },
+        );
     }
 
     fn continue_session(&mut self, id: ConnectionId, session: Option<SessionId>, nonce: Nonce) {
         if self.refuses_opening(id, nonce) {
             return;
         }
-        let Role::Leading(leading) = &self.role else { return };
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
         match session {
             Some(session) if leading.sessions.contains_key(&session) => {
-                let origin = Origin::Continue { connection: id, nonce, session };
+                let origin = Origin::Continue {
+                    connection: id,
+                    nonce,
+                    session,
+                };
                 self.open(id, Operation::ContinueSession { session }, origin);
             }
             // Certainty first: a leader that was deposed and does not know it must not tell a
             // client that its session is gone.
-            _ => self.read(Read::Continue { connection: id, session, nonce }),
+            _ => self.read(Read::Continue {
+                connection: id,
+                session,
+                nonce,
+            }),
         }
     }
 
@@ -180,7 +253,11 @@ impl Gateway {
 
     /// What a node that does not lead answers, by version.
     fn not_serving(&mut self, id: ConnectionId, version: Version, inbound: Inbound) {
-        let leader = if self.leadership.is_leader { None } else { self.leader() };
+        let leader = if self.leadership.is_leader {
+            None
+        } else {
+            self.leader()
+        };
         match (version, inbound) {
             (_, Inbound::Acknowledge { .. } | Inbound::Close) => {}
             (Version::V2, Inbound::Command { request, .. } | Inbound::Void { request, .. }) => {
@@ -210,7 +287,11 @@ impl Gateway {
     fn keep_alive(&mut self, id: ConnectionId, timestamp: i64) {
         let Some(bound) = self.bound(id) else { return };
         // A deposed leader must not keep a session alive, or tell its client that all is well.
-        if !self.parts.consensus.is_quorum_fresh(self.parts.options.quorum_age_max) {
+        if !self
+            .parts
+            .consensus
+            .is_quorum_fresh(self.parts.options.quorum_age_max)
+        {
             return;
         }
         let now = self.parts.driver.now();
@@ -228,7 +309,9 @@ impl Gateway {
         payload: Vec<u8>,
     ) {
         let Some(bound) = self.bound(id) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         let bytes = payload.len();
         let bytes_max = quorate_protocol::limits::COMMAND_BYTES_MAX;
         if bytes > bytes_max {
@@ -237,7 +320,9 @@ impl Gateway {
             return self.respond(id, request, None, Outcome::TooLarge { bytes_max });
         }
         if !connection.admits(request, bytes) {
-            let outcome = Outcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+            let outcome = Outcome::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            };
             return self.respond(id, request, None, outcome);
         }
         let operation = Operation::Command {
@@ -247,7 +332,11 @@ impl Gateway {
             lowest_pending,
             payload,
         };
-        let origin = Origin::Command { connection: id, request, bytes };
+        let origin = Origin::Command {
+            connection: id,
+            request,
+            bytes,
+        };
         self.count_command(id, bytes);
         self.enqueue(id, Queued { operation, origin });
     }
@@ -272,7 +361,9 @@ impl Gateway {
     /// the next one fills: there is no timer.
     pub(super) async fn propose(&mut self) {
         while self.entries.len() < ENTRIES_IN_FLIGHT_MAX && !self.parts.state.over_cap() {
-            let Role::Leading(leading) = &self.role else { return };
+            let Role::Leading(leading) = &self.role else {
+                return;
+            };
             let time_us = leading.time.now_us(self.parts.driver.now());
             let term = leading.term;
             let batch = self.next_batch();
@@ -281,15 +372,27 @@ impl Gateway {
             }
             self.parts.metrics.proposals_pending.inc();
             let seed = self.parts.driver.random();
-            let entry = Entry { time_us, seed, operations: batch.operations };
+            let entry = Entry {
+                time_us,
+                seed,
+                operations: batch.operations,
+            };
             let origins = batch.origins;
             match self.parts.consensus.submit(entry.encode()).await {
                 Ok(applied) => self.entries.push(Box::pin(async move {
-                    EntryDone { term, origins, result: applied.await }
+                    EntryDone {
+                        term,
+                        origins,
+                        result: applied.await,
+                    }
                 })),
                 Err(stopped) => {
                     let result = Err(ProposeError::Stopped(stopped));
-                    self.entry_done(EntryDone { term, origins, result });
+                    self.entry_done(EntryDone {
+                        term,
+                        origins,
+                        result,
+                    });
                     return;
                 }
             }
@@ -302,7 +405,9 @@ impl Gateway {
             return batch;
         }
         while let Some(id) = self.round.pop_front() {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(&id) else {
+                continue;
+            };
             match batch.take_turn(&mut connection.queue) {
                 Taken::Empty => connection.in_round = false,
                 Taken::Turn => self.round.push_back(id),

@@ -18,13 +18,31 @@ const TURN_BYTES: usize = 64 << 10;
 /// Who is told what an operation came to.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
-    Create { connection: ConnectionId, nonce: Nonce },
-    Continue { connection: ConnectionId, nonce: Nonce, session: SessionId },
-    Command { connection: ConnectionId, request: RequestId, bytes: usize },
-    Acknowledge { session: SessionId },
+    Create {
+        connection: ConnectionId,
+        nonce: Nonce,
+    },
+    Continue {
+        connection: ConnectionId,
+        nonce: Nonce,
+        session: SessionId,
+    },
+    Command {
+        connection: ConnectionId,
+        request: RequestId,
+        bytes: usize,
+    },
+    Acknowledge {
+        session: SessionId,
+    },
     Close,
-    Expire { session: SessionId },
-    Fire { due_us: u64, key: Vec<u8> },
+    Expire {
+        session: SessionId,
+    },
+    Fire {
+        due_us: u64,
+        key: Vec<u8>,
+    },
 }
 
 /// An operation and who asked for it.
@@ -109,7 +127,9 @@ mod tests {
                 lowest_pending: RequestId(1),
                 payload: vec![0; bytes],
             },
-            origin: Origin::Acknowledge { session: SessionId([1; 16]) },
+            origin: Origin::Acknowledge {
+                session: SessionId([1; 16]),
+            },
         }
     }
 

@@ -50,7 +50,9 @@ impl Gateway {
     }
 
     pub(super) fn start_reads(&mut self) {
-        let Role::Leading(leading) = &self.role else { return };
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
         if self.reads.is_empty() || self.reads_done.len() >= ROUNDS_MAX {
             return;
         }
@@ -59,7 +61,11 @@ impl Gateway {
         let consensus = self.parts.consensus.clone();
         self.reads_done.push(Box::pin(async move {
             let is_confirmed = consensus.read_index().await.is_ok();
-            ReadsDone { term, reads, is_confirmed }
+            ReadsDone {
+                term,
+                reads,
+                is_confirmed,
+            }
         }));
     }
 
@@ -80,10 +86,19 @@ impl Gateway {
         let mut queries = Vec::new();
         for read in done.reads {
             match read {
-                Read::Query { connection, session, correlation, payload } => {
+                Read::Query {
+                    connection,
+                    session,
+                    correlation,
+                    payload,
+                } => {
                     queries.push((connection, session, correlation, payload));
                 }
-                Read::Continue { connection, session, nonce } => {
+                Read::Continue {
+                    connection,
+                    session,
+                    nonce,
+                } => {
                     self.continue_unknown(connection, session, nonce);
                 }
                 Read::Expiry => self.expire_overdue(),
@@ -93,10 +108,16 @@ impl Gateway {
     }
 
     fn continue_unknown(&mut self, id: ConnectionId, session: Option<SessionId>, nonce: Nonce) {
-        let Role::Leading(leading) = &self.role else { return };
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
         match session.filter(|session| leading.sessions.contains_key(session)) {
             Some(session) => {
-                let origin = Origin::Continue { connection: id, nonce, session };
+                let origin = Origin::Continue {
+                    connection: id,
+                    nonce,
+                    session,
+                };
                 self.open(id, Operation::ContinueSession { session }, origin);
             }
             None => {
@@ -133,15 +154,25 @@ impl Gateway {
     }
 
     pub(super) fn refuse_read(&mut self, read: Read) {
-        let leader = if self.leadership.is_leader { None } else { self.leader() };
+        let leader = if self.leadership.is_leader {
+            None
+        } else {
+            self.leader()
+        };
         match read {
-            Read::Query { connection, correlation, .. } => {
+            Read::Query {
+                connection,
+                correlation,
+                ..
+            } => {
                 let outcome = Outcome::NotLeader { leader };
                 if let Some(frame) = wire::encode_answer(correlation, 0, outcome) {
                     self.parts.edge.send(connection, frame.into());
                 }
             }
-            Read::Continue { connection, nonce, .. } => {
+            Read::Continue {
+                connection, nonce, ..
+            } => {
                 self.reject(connection, nonce, RejectReason::NotLeader, String::new());
                 self.parts.edge.close(connection);
             }

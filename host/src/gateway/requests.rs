@@ -10,8 +10,12 @@ impl Gateway {
     /// Sends what the session's outbox holds, as far as its connection has room.
     pub(super) fn send_requests(&mut self, session: SessionId) {
         let now = self.parts.driver.now();
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Some(live) = leading.sessions.get_mut(&session) else { return };
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Some(live) = leading.sessions.get_mut(&session) else {
+            return;
+        };
         let (Some(connection), Some((count, bytes))) = (live.connection, live.sender.room()) else {
             return;
         };
@@ -50,10 +54,16 @@ impl Gateway {
         let now = self.parts.driver.now();
         let interval = self.parts.options.request_retry_interval;
         let jitter = interval.mul_f64(f64::from(self.parts.driver.random::<1>()[0]) / 1024.0);
-        let Role::Leading(leading) = &mut self.role else { return };
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
         let mut late = Vec::new();
         for (session, live) in &mut leading.sessions {
-            if live.sender.oldest_sent.is_some_and(|sent| sent + interval + jitter <= now) {
+            if live
+                .sender
+                .oldest_sent
+                .is_some_and(|sent| sent + interval + jitter <= now)
+            {
                 live.sender.restart();
                 late.push(*session);
             }

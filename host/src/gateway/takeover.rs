@@ -44,7 +44,12 @@ const RETRY: Duration = Duration::from_millis(50);
 const GENESIS_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn take_over(parts: Parts, term: u64) -> BoxFuture<'static, Takeover> {
-    Box::pin(async move { Takeover { term, result: attempt(&parts).await } })
+    Box::pin(async move {
+        Takeover {
+            term,
+            result: attempt(&parts).await,
+        }
+    })
 }
 
 async fn attempt(parts: &Parts) -> Result<Loaded, Failure> {
@@ -52,7 +57,12 @@ async fn attempt(parts: &Parts) -> Result<Loaded, Failure> {
         parts.driver.sleep(RETRY).await;
         return Err(Failure::NotConfirmed);
     }
-    let completed = genesis::complete(&parts.driver, &parts.consensus, &parts.state, &parts.genesis);
+    let completed = genesis::complete(
+        &parts.driver,
+        &parts.consensus,
+        &parts.state,
+        &parts.genesis,
+    );
     match completed.await {
         Ok(()) => {}
         Err(genesis::Error::Lost) => return Err(Failure::NotConfirmed),
@@ -81,7 +91,8 @@ impl Gateway {
             return;
         }
         if !is_current {
-            self.takeover.push(take_over(self.parts.clone(), self.leadership.term));
+            self.takeover
+                .push(take_over(self.parts.clone(), self.leadership.term));
             return;
         }
         let loaded = match done.result {
@@ -110,7 +121,11 @@ impl Gateway {
                 (session, live)
             })
             .collect();
-        tracing::info!(term = done.term, sessions = sessions.len(), "serves as the leader");
+        tracing::info!(
+            term = done.term,
+            sessions = sessions.len(),
+            "serves as the leader"
+        );
         self.role = Role::Leading(Box::new(Leading {
             term: done.term,
             sessions,

@@ -15,8 +15,13 @@ impl Gateway {
         let now = self.parts.driver.now();
         let late = now.saturating_duration_since(self.tick_at);
         self.tick_at = now + TICK;
-        let clocks = self.parts.consensus.quorum_clocks_us(self.parts.driver.wall_us());
-        let Role::Leading(leading) = &mut self.role else { return };
+        let clocks = self
+            .parts
+            .consensus
+            .quorum_clocks_us(self.parts.driver.wall_us());
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
         if late > TICK {
             // Deadlines count only time in which this node ran and listened.
             leading.postpone(late);
@@ -33,14 +38,19 @@ impl Gateway {
     /// A quorum has just confirmed that this node leads: who is overdue now is expired.
     pub(super) fn expire_overdue(&mut self) {
         let now = self.parts.driver.now();
-        let Role::Leading(leading) = &mut self.role else { return };
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
         leading.is_confirming_expiry = false;
         for (session, generation) in leading.overdue(now, OWN_OPERATIONS_MAX) {
             if let Some(live) = leading.sessions.get_mut(&session) {
                 live.is_expiring = true;
             }
             self.own.push_back(Queued {
-                operation: Operation::ExpireSession { session, generation },
+                operation: Operation::ExpireSession {
+                    session,
+                    generation,
+                },
                 origin: Origin::Expire { session },
             });
         }
@@ -48,7 +58,9 @@ impl Gateway {
 
     fn fire_timers(&mut self) {
         let now = self.parts.driver.now();
-        let Role::Leading(leading) = &mut self.role else { return };
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
         let now_us = leading.time.now_us(now);
         if leading.next_timer_us.is_none_or(|due_us| due_us > now_us) {
             return;
@@ -65,8 +77,14 @@ impl Gateway {
         leading.next_timer_us = next;
         for timer in due {
             if leading.firing.insert((timer.due_us, timer.key.clone())) {
-                let origin = Origin::Fire { due_us: timer.due_us, key: timer.key.clone() };
-                let operation = Operation::FireTimer { key: timer.key, due_us: timer.due_us };
+                let origin = Origin::Fire {
+                    due_us: timer.due_us,
+                    key: timer.key.clone(),
+                };
+                let operation = Operation::FireTimer {
+                    key: timer.key,
+                    due_us: timer.due_us,
+                };
                 self.own.push_back(Queued { operation, origin });
             }
         }

@@ -23,7 +23,11 @@ const SLEW_PARTS: i64 = 10;
 impl Timekeeper {
     /// At takeover, over a state whose replicated time is `replicated_us`.
     pub(super) fn new(replicated_us: u64, now: Instant) -> Self {
-        Self { time_us: replicated_us, at: now, may_jump: true }
+        Self {
+            time_us: replicated_us,
+            at: now,
+            may_jump: true,
+        }
     }
 
     /// Replicated time of an entry proposed now, microseconds since the Unix epoch. Core makes it

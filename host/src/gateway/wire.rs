@@ -67,52 +67,91 @@ pub(super) fn decode(version: Version, frame: &[u8]) -> Result<Inbound, DecodeEr
 fn from_v1(message: v1::ClientMessage) -> Inbound {
     use v1::ClientMessage as M;
     match message {
-        M::CreateSession { capabilities, nonce } => Inbound::Create {
+        M::CreateSession {
+            capabilities,
+            nonce,
+        } => Inbound::Create {
             nonce,
             creation_key: CreationKey([0; 16]),
             timeout_ms: 0,
             sequence: Sequence::Any,
             capabilities,
         },
-        M::ContinueSession { session, nonce } => {
-            Inbound::Continue { session: session.parse().ok(), nonce }
-        }
+        M::ContinueSession { session, nonce } => Inbound::Continue {
+            session: session.parse().ok(),
+            nonce,
+        },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
-        M::ClientRequest { request, lowest_pending, payload, .. } => {
-            Inbound::Command { request, lowest_pending, payload }
-        }
+        M::ClientRequest {
+            request,
+            lowest_pending,
+            payload,
+            ..
+        } => Inbound::Command {
+            request,
+            lowest_pending,
+            payload,
+        },
         M::ServerRequestAck { request } => Inbound::Acknowledge { up_to: request },
         M::CloseSession { .. } => Inbound::Close,
         M::ConnectionClosed => Inbound::Nothing,
-        M::Query { correlation, payload, .. } => {
-            Inbound::Query { correlation: Correlation::Text(correlation), payload }
-        }
+        M::Query {
+            correlation,
+            payload,
+            ..
+        } => Inbound::Query {
+            correlation: Correlation::Text(correlation),
+            payload,
+        },
     }
 }
 
 fn from_v2(message: v2::ClientMessage) -> Inbound {
     use v2::ClientMessage as M;
     match message {
-        M::CreateSession { nonce, creation_key, timeout_ms, capabilities } => Inbound::Create {
+        M::CreateSession {
+            nonce,
+            creation_key,
+            timeout_ms,
+            capabilities,
+        } => Inbound::Create {
             nonce,
             creation_key,
             timeout_ms,
             sequence: Sequence::Consecutive,
             capabilities,
         },
-        M::ContinueSession { session, nonce, .. } => {
-            Inbound::Continue { session: Some(session), nonce }
-        }
+        M::ContinueSession { session, nonce, .. } => Inbound::Continue {
+            session: Some(session),
+            nonce,
+        },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
-        M::Command { request, lowest_pending, payload } => {
-            Inbound::Command { request, lowest_pending, payload }
-        }
+        M::Command {
+            request,
+            lowest_pending,
+            payload,
+        } => Inbound::Command {
+            request,
+            lowest_pending,
+            payload,
+        },
         M::Acknowledge { up_to } => Inbound::Acknowledge { up_to },
         M::CloseSession => Inbound::Close,
-        M::Void { request, lowest_pending } => Inbound::Void { request, lowest_pending },
-        M::Query { correlation, payload, .. } => {
-            Inbound::Query { correlation: Correlation::Number(correlation), payload }
-        }
+        M::Void {
+            request,
+            lowest_pending,
+        } => Inbound::Void {
+            request,
+            lowest_pending,
+        },
+        M::Query {
+            correlation,
+            payload,
+            ..
+        } => Inbound::Query {
+            correlation: Correlation::Number(correlation),
+            payload,
+        },
         M::TopologyRequest { nonce } => Inbound::Topology { nonce },
     }
 }
@@ -150,7 +189,12 @@ pub(super) fn encode_answer(
         ),
         Correlation::Text(correlation) => match outcome {
             Outcome::Success { payload } | Outcome::ApplicationError { payload, .. } => {
-                v1::ServerMessage::QueryResponse { correlation, payload }.encode().ok()
+                v1::ServerMessage::QueryResponse {
+                    correlation,
+                    payload,
+                }
+                .encode()
+                .ok()
             }
             _ => None,
         },
@@ -165,11 +209,17 @@ fn member_name(leader: Option<v2::Member>) -> Option<String> {
 fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
     use ServerMessage as M;
     Some(match message {
-        M::SessionCreated { nonce, session, .. } => {
-            v1::ServerMessage::SessionCreated { session: session.to_string(), nonce }
-        }
+        M::SessionCreated { nonce, session, .. } => v1::ServerMessage::SessionCreated {
+            session: session.to_string(),
+            nonce,
+        },
         M::SessionContinued { nonce, .. } => v1::ServerMessage::SessionContinued { nonce },
-        M::SessionRejected { nonce, reason, leader, .. } => v1::ServerMessage::SessionRejected {
+        M::SessionRejected {
+            nonce,
+            reason,
+            leader,
+            ..
+        } => v1::ServerMessage::SessionRejected {
             reason: match reason {
                 RejectReason::NotLeader => v1::RejectReason::NotLeader,
                 RejectReason::SessionExpired => v1::RejectReason::SessionExpired,
@@ -198,10 +248,10 @@ fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
             },
             leader: member_name(leader),
         },
-        M::KeepAliveResponse { timestamp } => {
-            v1::ServerMessage::KeepAliveResponse { timestamp }
-        }
-        M::CommandResponse { request, outcome, .. } => match outcome {
+        M::KeepAliveResponse { timestamp } => v1::ServerMessage::KeepAliveResponse { timestamp },
+        M::CommandResponse {
+            request, outcome, ..
+        } => match outcome {
             Outcome::Success { payload } | Outcome::ApplicationError { payload, .. } => {
                 v1::ServerMessage::ClientResponse { request, payload }
             }
@@ -216,9 +266,15 @@ fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
             // May be retried: unanswered, its client sends it again.
             _ => return None,
         },
-        M::ServerRequest { request, created_at, payload } => {
-            v1::ServerMessage::ServerRequest { request, payload, created_at }
-        }
+        M::ServerRequest {
+            request,
+            created_at,
+            payload,
+        } => v1::ServerMessage::ServerRequest {
+            request,
+            payload,
+            created_at,
+        },
         M::QueryResponse { .. } | M::Topology { .. } => return None,
     })
 }

@@ -44,15 +44,17 @@ fn routing_id(id: ConnectionId) -> RoutingId {
 pub async fn forward(mut events: Events, gateway: mpsc::Sender<EdgeEvent>) {
     while let Some(event) = events.recv().await {
         let event = match event {
-            Event::Connected { id, remote, .. } => {
-                EdgeEvent::Connected { id: ConnectionId(id.get()), remote: remote.to_string() }
-            }
-            Event::Message { id, payload } => {
-                EdgeEvent::Message { id: ConnectionId(id.get()), frame: payload }
-            }
-            Event::Disconnected { id, .. } => {
-                EdgeEvent::Disconnected { id: ConnectionId(id.get()) }
-            }
+            Event::Connected { id, remote, .. } => EdgeEvent::Connected {
+                id: ConnectionId(id.get()),
+                remote: remote.to_string(),
+            },
+            Event::Message { id, payload } => EdgeEvent::Message {
+                id: ConnectionId(id.get()),
+                frame: payload,
+            },
+            Event::Disconnected { id, .. } => EdgeEvent::Disconnected {
+                id: ConnectionId(id.get()),
+            },
         };
         if gateway.send(event).await.is_err() {
             return;

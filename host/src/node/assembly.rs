@@ -139,8 +139,16 @@ impl Assembly {
     /// # Errors
     /// As [`Error`] says; nothing is left running.
     pub async fn start(settings: Settings, environment: Environment) -> Result<Self, Error> {
-        let Environment { driver, disk, transport, edge, events, engine, genesis, metrics } =
-            environment;
+        let Environment {
+            driver,
+            disk,
+            transport,
+            edge,
+            events,
+            engine,
+            genesis,
+            metrics,
+        } = environment;
         let failure = Arc::new(Failure::default());
         let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
         let recent = Arc::new(Recent::default());
@@ -155,7 +163,10 @@ impl Assembly {
         replay(&driver, &log, &state, applier.clone(), Arc::clone(&engine)).await?;
 
         let identity = log.identity();
-        let name = NodeName { node: settings.node, incarnation: identity.incarnation };
+        let name = NodeName {
+            node: settings.node,
+            incarnation: identity.incarnation,
+        };
         let me = Me::new(name, identity.cluster);
         let clocks = Clocks::default();
         let network = Network::new(
@@ -166,14 +177,11 @@ impl Assembly {
             Arc::clone(&metrics),
         );
         let (machine, apply_loop) = Machine::new(applier, Arc::clone(&failure));
-        let mut tasks =
-            vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
+        let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
         let config = raft_config(&settings)?;
-        let raft =
-            openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
+        let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;
-        let consensus =
-            Consensus::new(raft.clone(), driver.clone(), Arc::clone(&failure), clocks);
+        let consensus = Consensus::new(raft.clone(), driver.clone(), Arc::clone(&failure), clocks);
         let introduction = Introduction {
             name,
             cluster: identity.cluster,
@@ -284,8 +292,7 @@ impl Assembly {
             let view = self.state.view();
             let is_begun = matches!(query::genesis_mark(&*view), Ok(Some(_)));
             drop(view);
-            let serves =
-                !self.consensus.leadership().is_leader || self.gateway.is_serving();
+            let serves = !self.consensus.leadership().is_leader || self.gateway.is_serving();
             if has_leader && is_begun && serves {
                 return;
             }
@@ -331,9 +338,18 @@ async fn open(
     node: NodeId,
     metrics: &Arc<Metrics>,
 ) -> Result<(LogStore, StateStore), Error> {
-    let expected = log::Expected::Node { node, new_incarnation: driver.random() };
+    let expected = log::Expected::Node {
+        node,
+        new_incarnation: driver.random(),
+    };
     let observer: Arc<dyn CommitObserver> = Arc::new(CommitTimes(Arc::clone(metrics)));
-    let log = LogStore::open(driver, &**disk, &expected, log::Config::default(), Some(observer))?;
+    let log = LogStore::open(
+        driver,
+        &**disk,
+        &expected,
+        log::Config::default(),
+        Some(observer),
+    )?;
     let durability = Arc::new(log.clone());
     let state = StateStore::open(
         Arc::clone(disk),
@@ -348,7 +364,10 @@ async fn open(
     {
         if state.installed() != Some(applied) {
             let last = last.map_or(0, |last| last.index);
-            return Err(Error::StateAhead { applied: applied.index, last });
+            return Err(Error::StateAhead {
+                applied: applied.index,
+                last,
+            });
         }
         // A snapshot was installed and the process ended before the log was purged to it.
         log.set_purge_floor(applied.index).await?;
@@ -401,7 +420,9 @@ async fn replay(
         let _ = ended.send(result.await);
     };
     let running = driver.thread("quorate-replay", MODULE_STACK_BYTES, replaying)?;
-    let replayed = end.await.unwrap_or_else(|_| Err(Fault::new("replay panicked")));
+    let replayed = end
+        .await
+        .unwrap_or_else(|_| Err(Fault::new("replay panicked")));
     running.ended().await;
     replayed.map_err(Error::Replay)
 }
@@ -431,6 +452,8 @@ fn raft_config(settings: &Settings) -> Result<Arc<openraft::Config>, Error> {
         enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
-    let config = config.validate().map_err(|error| Error::Raft(error.to_string()))?;
+    let config = config
+        .validate()
+        .map_err(|error| Error::Raft(error.to_string()))?;
     Ok(Arc::new(config))
 }

@@ -65,7 +65,11 @@ impl Formation {
     }
 
     async fn is_initialised(&self) -> bool {
-        self.consensus.raft().is_initialized().await.unwrap_or(false)
+        self.consensus
+            .raft()
+            .is_initialized()
+            .await
+            .unwrap_or(false)
     }
 
     /// One round of asking everybody. An error says what is missing.
@@ -73,7 +77,13 @@ impl Formation {
         let node = self.settings.node;
         let mut members = BTreeMap::new();
         let incarnation = self.me.name().incarnation;
-        members.insert(node, Member { incarnation, ..self.settings.me.clone() });
+        members.insert(
+            node,
+            Member {
+                incarnation,
+                ..self.settings.me.clone()
+            },
+        );
         for (peer, address) in &self.settings.peers {
             if *peer == node {
                 continue;
@@ -86,7 +96,9 @@ impl Formation {
             return Err("the node with the lowest id initialises".to_owned());
         }
         // The cluster's id is as random as the data directory that it begins in.
-        (self.join)(incarnation).await.map_err(|error| error.to_string())?;
+        (self.join)(incarnation)
+            .await
+            .map_err(|error| error.to_string())?;
         self.me.joined(incarnation);
         match self.consensus.raft().initialize(members).await {
             Ok(()) => {
@@ -100,10 +112,16 @@ impl Formation {
 
     fn check(&self, peer: u64, address: &str, answer: Introduction) -> Result<Member, String> {
         if answer.name.node != peer {
-            return Err(format!("at {address} is node {}, not {peer}", answer.name.node));
+            return Err(format!(
+                "at {address} is node {}, not {peer}",
+                answer.name.node
+            ));
         }
         if answer.cluster_name != self.settings.cluster_name {
-            return Err(format!("node {peer} is of the cluster {:?}", answer.cluster_name));
+            return Err(format!(
+                "node {peer} is of the cluster {:?}",
+                answer.cluster_name
+            ));
         }
         if answer.cluster != [0; 16] && answer.cluster != self.me.name().incarnation {
             return Err(format!("node {peer} belongs to a cluster already"));

@@ -81,14 +81,19 @@ impl House {
         metrics.is_leader.set(i64::from(status.role == "leader"));
         metrics.is_learner.set(i64::from(status.role == "learner"));
         metrics.raft_term.set(gauge(Some(status.term)));
-        metrics.raft_last_log_index.set(gauge(status.last_log_index));
+        metrics
+            .raft_last_log_index
+            .set(gauge(status.last_log_index));
         metrics.raft_commit_index.set(gauge(status.committed_index));
         metrics.raft_applied_index.set(gauge(status.applied_index));
         let last = status.last_log_index.unwrap_or(0);
         for (peer, matched) in &status.replicated {
             let lag = last.saturating_sub(matched.unwrap_or(0));
             let label = Peer { peer: *peer };
-            metrics.raft_replication_lag.get_or_create(&label).set(gauge(Some(lag)));
+            metrics
+                .raft_replication_lag
+                .get_or_create(&label)
+                .set(gauge(Some(lag)));
         }
         let view = self.state.view();
         if let Ok(meta) = query::meta(&*view) {
@@ -121,10 +126,16 @@ impl House {
         if retained <= budget || entries <= ENTRIES_KEPT_MIN {
             return;
         }
-        let mut up_to = durable.index.min(bounds.end.saturating_sub(ENTRIES_KEPT_MIN));
+        let mut up_to = durable
+            .index
+            .min(bounds.end.saturating_sub(ENTRIES_KEPT_MIN));
         let status = self.consensus.status();
         if status.role == "leader" && retained <= budget.saturating_mul(FOLLOWER_KEEPS) {
-            let behind = status.replicated.values().map(|matched| matched.unwrap_or(0)).min();
+            let behind = status
+                .replicated
+                .values()
+                .map(|matched| matched.unwrap_or(0))
+                .min();
             up_to = up_to.min(behind.unwrap_or(up_to));
         }
         if up_to <= *purged || up_to < bounds.first {
@@ -142,18 +153,17 @@ impl House {
         let stats = self.log.stats();
         let entries = stats.entries.load(Relaxed);
         // Nothing was appended since the start: the usual size of a small batch.
-        if entries == 0 { 512 } else { stats.bytes.load(Relaxed) / entries }
+        stats
+            .bytes
+            .load(Relaxed)
+            .checked_div(entries)
+            .unwrap_or(512)
     }
 }
 
 /// Hands leadership to the member whose log has come furthest, if `node` leads, and waits for a new
 /// leader at most `time`.
-pub(super) async fn hand_over(
-    consensus: &Consensus,
-    driver: &Driver,
-    node: u64,
-    time: Duration,
-) {
+pub(super) async fn hand_over(consensus: &Consensus, driver: &Driver, node: u64, time: Duration) {
     if !consensus.leadership().is_leader {
         return;
     }
@@ -166,13 +176,18 @@ pub(super) async fn hand_over(
     let Some((target, _)) = furthest else {
         return;
     };
-    if consensus.raft().trigger().transfer_leader(*target).await.is_err() {
+    if consensus
+        .raft()
+        .trigger()
+        .transfer_leader(*target)
+        .await
+        .is_err()
+    {
         return;
     }
     let mut leadership = consensus.watch_leadership();
-    let handed = leadership.wait_for(|now| {
-        !now.is_leader && now.leader.is_some_and(|leader| leader != node)
-    });
+    let handed = leadership
+        .wait_for(|now| !now.is_leader && now.leader.is_some_and(|leader| leader != node));
     tokio::select! {
         _ = handed => {}
         () = driver.sleep(time) => {}

@@ -116,7 +116,10 @@ impl NodeStatus {
             false => status.leader.is_none(),
         };
         vec![
-            check("leader", status.leader.is_none().then_some("no leader is known")),
+            check(
+                "leader",
+                status.leader.is_none().then_some("no leader is known"),
+            ),
             check(
                 "linearizable_read",
                 no_read.then_some("no quorum confirms the leader"),
@@ -132,7 +135,10 @@ impl NodeStatus {
             },
             Check {
                 name: "storage",
-                failure: running.failure.get().map(|fault| fault.message.replace('\n', " ")),
+                failure: running
+                    .failure
+                    .get()
+                    .map(|fault| fault.message.replace('\n', " ")),
             },
         ]
     }
@@ -157,7 +163,9 @@ impl NodeStatus {
             queries::ViewError::NotOffered => ViewError::NotOffered,
             queries::ViewError::Refused(message) => ViewError::Refused { message },
             queries::ViewError::Busy => ViewError::Busy,
-            queries::ViewError::Fault(fault) => ViewError::Fault { message: fault.message },
+            queries::ViewError::Fault(fault) => ViewError::Fault {
+                message: fault.message,
+            },
         })
     }
 }
@@ -242,7 +250,9 @@ impl AdminSource for NodeStatus {
     }
 
     fn hashes(&self) -> Vec<(u64, [u8; 32])> {
-        self.running.get().map_or_else(Vec::new, |running| running.recent.all())
+        self.running
+            .get()
+            .map_or_else(Vec::new, |running| running.recent.all())
     }
 
     fn payload_from_json(

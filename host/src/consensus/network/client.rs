@@ -5,24 +5,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
-use openraft::network::{RPCOption, RaftNetworkFactory};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use super::super::handle::Clocks;
+use super::super::machine::SnapshotData;
 use super::super::me::Me;
 use super::super::rpc::{self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin};
 use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
 use super::{Lane, Link, LinkError, Transport};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer, observe};
-use super::super::machine::SnapshotData;
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -45,7 +43,13 @@ impl Network {
         driver: Driver,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { me, transport, clocks, driver, metrics }
+        Self {
+            me,
+            transport,
+            clocks,
+            driver,
+            metrics,
+        }
     }
 }
 
@@ -55,7 +59,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         PeerNetwork {
             network: self.clone(),
-            target: NodeName { node: target, incarnation: node.incarnation },
+            target: NodeName {
+                node: target,
+                incarnation: node.incarnation,
+            },
             link: self.transport.link(target, node),
         }
     }
@@ -102,15 +109,27 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
         let started = self.network.driver.now();
         let body = rpc::encode_append(&request);
-        let answer = self.call(Lane::Control, Kind::Append, &body).await.map_err(rpc_error)?;
+        let answer = self
+            .call(Lane::Control, Kind::Append, &body)
+            .await
+            .map_err(rpc_error)?;
         let (answer, wall_us) = rpc::decode_appended(&answer).map_err(undecodable)?;
         let now = self.network.driver.now();
         let round_trip = now.saturating_duration_since(started);
         // The peer's clock was read about half a round trip ago.
         let wall_us = wall_us + round_trip.as_micros() as u64 / 2;
         self.network.clocks.heard(self.target.node, wall_us, now);
-        let peer = Peer { peer: self.target.node };
-        observe(&self.network.metrics.peer_round_trip_time.get_or_create(&peer), round_trip);
+        let peer = Peer {
+            peer: self.target.node,
+        };
+        observe(
+            &self
+                .network
+                .metrics
+                .peer_round_trip_time
+                .get_or_create(&peer),
+            round_trip,
+        );
         Ok(answer)
     }
 
@@ -126,8 +145,15 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         let opening = self.frame(Kind::AppendStream, &[]);
-        let peer = Peer { peer: self.target.node };
-        let sent = self.network.metrics.peer_sent_bytes.get_or_create(&peer).clone();
+        let peer = Peer {
+            peer: self.target.node,
+        };
+        let sent = self
+            .network
+            .metrics
+            .peer_sent_bytes
+            .get_or_create(&peer)
+            .clone();
         let bodies = input.map(move |request| {
             let body = rpc::encode_append(&request);
             sent.inc_by(body.len() as u64);
@@ -181,7 +207,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         _option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
         let body = rpc::encode_transfer(request.from_leader(), request.last_log_id());
-        self.call(Lane::Control, Kind::Transfer, &body).await.map_err(rpc_error)?;
+        self.call(Lane::Control, Kind::Transfer, &body)
+            .await
+            .map_err(rpc_error)?;
         Ok(Ok(()))
     }
 }
@@ -193,7 +221,10 @@ impl PeerNetwork {
         request: &VoteRequest<TypeConfig>,
     ) -> Rpc<VoteResponse<TypeConfig>> {
         let body = rpc::encode_vote_request(request);
-        let answer = self.call(Lane::Control, kind, &body).await.map_err(rpc_error)?;
+        let answer = self
+            .call(Lane::Control, kind, &body)
+            .await
+            .map_err(rpc_error)?;
         rpc::decode_vote_response(&answer).map_err(undecodable)
     }
 
@@ -206,15 +237,27 @@ impl PeerNetwork {
         let io = |error: std::io::Error| {
             StreamingError::from(openraft::StorageError::read_snapshot(
                 None,
-                <openraft::impls::BoxedErrorSource as openraft::errors::ErrorSource>::from_error(&error),
+                <openraft::impls::BoxedErrorSource as openraft::errors::ErrorSource>::from_error(
+                    &error,
+                ),
             ))
         };
         let SnapshotData::Own(own) = &snapshot.snapshot else {
-            return Err(io(std::io::Error::other("only a snapshot of this node is sent")));
+            return Err(io(std::io::Error::other(
+                "only a snapshot of this node is sent",
+            )));
         };
-        let reader = own.open().await.map_err(|error| io(std::io::Error::other(error)))?;
-        let begin = SnapshotBegin { vote, id: own.id().to_owned() };
-        let mut answer = self.ask_snapshot(Kind::SnapshotBegin, &begin.encode()).await?;
+        let reader = own
+            .open()
+            .await
+            .map_err(|error| io(std::io::Error::other(error)))?;
+        let begin = SnapshotBegin {
+            vote,
+            id: own.id().to_owned(),
+        };
+        let mut answer = self
+            .ask_snapshot(Kind::SnapshotBegin, &begin.encode())
+            .await?;
         loop {
             let number = match answer {
                 SnapshotAnswer::Vote(vote) => {
@@ -231,7 +274,10 @@ impl PeerNetwork {
                     body.extend_from_slice(&chunk);
                     self.ask_snapshot(Kind::SnapshotChunk, &body).await?
                 }
-                None => self.ask_snapshot(Kind::SnapshotInstall, &begin.encode()).await?,
+                None => {
+                    self.ask_snapshot(Kind::SnapshotInstall, &begin.encode())
+                        .await?
+                }
             };
         }
     }
@@ -241,7 +287,10 @@ impl PeerNetwork {
         kind: Kind,
         body: &[u8],
     ) -> Result<SnapshotAnswer, StreamingError<TypeConfig>> {
-        let answer = self.call(Lane::Snapshot, kind, body).await.map_err(rpc_error)?;
+        let answer = self
+            .call(Lane::Snapshot, kind, body)
+            .await
+            .map_err(rpc_error)?;
         SnapshotAnswer::decode(&answer).map_err(|error| undecodable(error).into())
     }
 }
@@ -256,10 +305,23 @@ pub async fn introduce(
     node: NodeId,
     address: &str,
 ) -> Result<rpc::Introduction, String> {
-    let member = Member { raft: address.to_owned(), ..Member::default() };
-    let to = NodeName { node, incarnation: [0; 16] };
-    let frame = Envelope { to, ..me.envelope(to, Kind::Introduce) }.encode(&[]);
-    let answer = transport.link(node, &member).call(Lane::Control, frame).await;
+    let member = Member {
+        raft: address.to_owned(),
+        ..Member::default()
+    };
+    let to = NodeName {
+        node,
+        incarnation: [0; 16],
+    };
+    let frame = Envelope {
+        to,
+        ..me.envelope(to, Kind::Introduce)
+    }
+    .encode(&[]);
+    let answer = transport
+        .link(node, &member)
+        .call(Lane::Control, frame)
+        .await;
     let answer = answer.map_err(|error| error.to_string())?;
     rpc::Introduction::decode(&answer).map_err(|error| error.to_string())
 }

@@ -12,11 +12,9 @@ use openraft::raft::TransferLeaderRequest;
 use tokio::sync::Mutex;
 
 use super::super::handle::Raft;
-use super::super::me::Me;
-use super::super::rpc::{
-    self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin,
-};
 use super::super::machine::{SnapshotData, received_meta};
+use super::super::me::Me;
+use super::super::rpc::{self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin};
 use super::super::types::Snapshot;
 use super::{Refused, Service};
 use crate::drive::Driver;
@@ -46,7 +44,9 @@ struct Receiving {
 
 impl fmt::Debug for PeerService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerService").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("PeerService")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +57,9 @@ const HOLD_MAX: Duration = Duration::from_secs(30);
 const HOLD_STEP: Duration = Duration::from_millis(5);
 
 fn refused(reason: impl fmt::Display) -> Refused {
-    Refused { reason: reason.to_string() }
+    Refused {
+        reason: reason.to_string(),
+    }
 }
 
 impl PeerService {
@@ -95,12 +97,18 @@ impl PeerService {
         }
         let cluster = self.me.cluster();
         if cluster != [0; 16] && envelope.cluster != cluster {
-            return Err(refused(format!("node {} belongs to another cluster", me.node)));
+            return Err(refused(format!(
+                "node {} belongs to another cluster",
+                me.node
+            )));
         }
         {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let known = metrics.membership_config.membership().get_node(&envelope.from.node);
+            let known = metrics
+                .membership_config
+                .membership()
+                .get_node(&envelope.from.node);
             if known.is_some_and(|member| member.incarnation != envelope.from.incarnation) {
                 return Err(refused(format!(
                     "node {} of this cluster has another data directory",
@@ -123,14 +131,22 @@ impl PeerService {
             self.me.joined(cluster);
             return Ok(());
         }
-        if known == cluster { Ok(()) } else { Err(refused("joined another cluster")) }
+        if known == cluster {
+            Ok(())
+        } else {
+            Err(refused("joined another cluster"))
+        }
     }
 
     async fn answer(&self, frame: Bytes) -> Result<Bytes, Refused> {
         let (envelope, body) = Envelope::decode(&frame).map_err(refused)?;
         if envelope.kind == Kind::Introduce {
             let cluster = self.me.cluster();
-            return Ok(Introduction { cluster, ..(*self.introduction).clone() }.encode());
+            return Ok(Introduction {
+                cluster,
+                ..(*self.introduction).clone()
+            }
+            .encode());
         }
         self.admit(&envelope).await?;
         let body = frame.slice_ref(body);
@@ -183,7 +199,10 @@ impl PeerService {
         *receiving = None;
         let receiver = self.state.receive().await.map_err(refused)?;
         let next = receiver.next_chunk();
-        *receiving = Some(Receiving { id: begin.id, receiver });
+        *receiving = Some(Receiving {
+            id: begin.id,
+            receiver,
+        });
         Ok(SnapshotAnswer::Next(next).encode())
     }
 
@@ -211,7 +230,10 @@ impl PeerService {
         };
         let received = open.receiver.finish().await.map_err(refused)?;
         let meta = received_meta(&received).map_err(refused)?;
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Received(Box::new(received)) };
+        let snapshot = Snapshot {
+            meta,
+            snapshot: SnapshotData::Received(Box::new(received)),
+        };
         let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await;
         Ok(SnapshotAnswer::Vote(answer.map_err(refused)?.vote).encode())
     }
@@ -248,7 +270,10 @@ impl Service for PeerService {
         mut frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Refused>>, Refused>> {
         Box::pin(async move {
-            let opening = frames.next().await.ok_or_else(|| refused("an empty stream"))?;
+            let opening = frames
+                .next()
+                .await
+                .ok_or_else(|| refused("an empty stream"))?;
             let (envelope, _) = Envelope::decode(&opening).map_err(refused)?;
             if envelope.kind != Kind::AppendStream {
                 return Err(refused("a stream carries appends"));
@@ -270,7 +295,9 @@ impl Service for PeerService {
                 .take_while(|request| std::future::ready(request.is_ok()))
                 .filter_map(|request| std::future::ready(request.ok()));
             let answers = raft.stream_append(requests.boxed()).map(|answer| {
-                answer.map(|result| rpc::encode_stream_result(&result)).map_err(refused)
+                answer
+                    .map(|result| rpc::encode_stream_result(&result))
+                    .map_err(refused)
             });
             Ok(answers.boxed())
         })
