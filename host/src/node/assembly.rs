@@ -152,6 +152,7 @@ impl Assembly {
         let failure = Arc::new(Failure::default());
         let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
         let recent = Arc::new(Recent::default());
+        recent.begin_at(&state).map_err(Error::Replay)?;
         let modules: Arc<dyn Modules> = engine.clone();
         let applier = Applier::new(
             state.clone(),
