@@ -1,5 +1,6 @@
 //! The cluster that is measured, and its clients.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,9 +8,10 @@ use quorate_client::Client;
 use quorate_tests::{Cluster, Profile, Settings};
 
 /// Three release-built nodes with the module kv and the timeouts that are a node's defaults.
-pub(crate) async fn start() -> Result<Cluster> {
+pub(crate) async fn start(binary: Option<PathBuf>) -> Result<Cluster> {
     Cluster::start_with(Settings {
         profile: Profile::Release,
+        binary,
         heartbeat_interval: Duration::from_millis(200),
         election_timeout: [Duration::from_secs(1), Duration::from_secs(2)],
         ..Settings::default()

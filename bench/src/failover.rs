@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use quorate_tests::kv;
+use quorate_tests::{Cluster, kv};
 
 use crate::cluster;
 
@@ -14,8 +14,7 @@ pub(crate) struct Arguments {
     runs: usize,
 }
 
-pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let mut cluster = cluster::start().await?;
+pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<()> {
     let client = cluster::connect(&cluster).await?;
     let mut times = Vec::new();
     println!("from kill -9 of the leader to the acknowledgement of a command sent after it:");

@@ -96,8 +96,7 @@ pub(crate) fn latencies() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
-pub(crate) async fn run(arguments: &Arguments) -> Result<()> {
-    let mut cluster = cluster::start().await?;
+pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<()> {
     let rest = resident(&cluster)?;
     let disk = disk::fdatasync(cluster.folder())?;
     println!(

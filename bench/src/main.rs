@@ -9,12 +9,17 @@ mod failover;
 mod load;
 mod raw;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Measures three release-built nodes on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// A release-built `quorate` to measure, instead of building this one
+    #[arg(long, global = true, value_name = "FILE")]
+    binary: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,8 +34,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Load(arguments) => load::run(&arguments).await,
-        Command::Failover(arguments) => failover::run(&arguments).await,
+    let Arguments { binary, command } = Arguments::parse();
+    let cluster = cluster::start(binary).await?;
+    match command {
+        Command::Load(arguments) => load::run(cluster, &arguments).await,
+        Command::Failover(arguments) => failover::run(cluster, &arguments).await,
     }
 }

@@ -30,6 +30,8 @@ pub struct Settings {
     pub module: String,
     /// How the program is compiled.
     pub profile: Profile,
+    /// A program that was built before, such as another release, instead of building this one.
+    pub binary: Option<PathBuf>,
     /// Whether zio-raft's clients are served.
     pub accept_version_1: bool,
     /// `raft.heartbeat-interval`.
@@ -46,6 +48,7 @@ impl Default for Settings {
             nodes: 3,
             module: "kv".to_owned(),
             profile: Profile::current(),
+            binary: None,
             accept_version_1: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
@@ -81,7 +84,10 @@ impl Cluster {
     /// The program cannot be built or started, or no leader came; then with the nodes' logs.
     pub async fn start_with(settings: Settings) -> Result<Self> {
         let profile = settings.profile;
-        let binary = tokio::task::spawn_blocking(move || quorate_binary(profile)).await??;
+        let binary = match &settings.binary {
+            Some(binary) => binary.clone(),
+            None => tokio::task::spawn_blocking(move || quorate_binary(profile)).await??,
+        };
         let mut cluster = Self::prepare(&settings, &binary)?;
         match cluster.start_all().await {
             Ok(()) => Ok(cluster),
