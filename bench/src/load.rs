@@ -18,6 +18,8 @@ const KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 128;
 /// How often the nodes' memory is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the nodes are left alone to see what they use at rest.
+const IDLE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -97,6 +99,9 @@ pub(crate) fn latencies() -> Result<Histogram<u64>> {
 }
 
 pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<()> {
+    let idle_before = cpu(&cluster)?;
+    tokio::time::sleep(IDLE).await;
+    let idle = (cpu(&cluster)? - idle_before).as_secs_f64() / IDLE.as_secs_f64();
     let rest = resident(&cluster)?;
     let disk = disk::fdatasync(cluster.folder())?;
     println!(
@@ -104,7 +109,11 @@ pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<(
         disk.value_at_quantile(0.5),
         disk.value_at_quantile(0.99)
     );
-    println!("nodes at rest: {} MiB each at most", mebibytes(rest));
+    println!(
+        "nodes at rest: {} MiB each at most, {:.1} % of one processor together",
+        mebibytes(rest),
+        idle * 100.0
+    );
     println!(
         "generator: {:?}, values of {VALUE_BYTES} B, {KEYS} keys",
         arguments.generator
