@@ -234,7 +234,14 @@ impl Machine {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
         let state = applier.state.clone();
         let recent = Arc::clone(&applier.recent);
-        (Self { work, state, recent }, apply_loop(applier, failure, queue))
+        (
+            Self {
+                work,
+                state,
+                recent,
+            },
+            apply_loop(applier, failure, queue),
+        )
     }
 }
 
