@@ -3,7 +3,8 @@
 use quorate_core::entry::Sequence;
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{
-    Capabilities, CreationKey, DecodeError, Nonce, RequestId, SessionId, Version, v1, v2,
+    Capabilities, CreationKey, DecodeError, Nonce, RequestId, SessionId, SessionSecret, Version,
+    v1, v2,
 };
 
 /// What a client asks.
@@ -19,6 +20,7 @@ pub(super) enum Inbound {
     Continue {
         /// `None`: a text that cannot name a session of ours.
         session: Option<SessionId>,
+        secret: SessionSecret,
         nonce: Nonce,
     },
     KeepAlive {
@@ -79,6 +81,7 @@ fn from_v1(message: v1::ClientMessage) -> Inbound {
         },
         M::ContinueSession { session, nonce } => Inbound::Continue {
             session: session.parse().ok(),
+            secret: SessionSecret::NONE,
             nonce,
         },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
@@ -121,8 +124,13 @@ fn from_v2(message: v2::ClientMessage) -> Inbound {
             sequence: Sequence::Consecutive,
             capabilities,
         },
-        M::ContinueSession { session, nonce, .. } => Inbound::Continue {
+        M::ContinueSession {
+            session,
+            secret,
+            nonce,
+        } => Inbound::Continue {
             session: Some(session),
+            secret,
             nonce,
         },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
@@ -198,6 +206,39 @@ pub(super) fn encode_answer(
             }
             _ => None,
         },
+    }
+}
+
+/// How a request ended, as metrics name it.
+pub(super) fn slug(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success { .. } => "applied",
+        Outcome::ApplicationError { .. } => "application-error",
+        Outcome::Trapped { .. } => "trapped",
+        Outcome::Conflict => "conflict",
+        Outcome::Evicted => "evicted",
+        Outcome::OutOfOrder { .. } => "out-of-order",
+        Outcome::Overloaded { .. } => "overloaded",
+        Outcome::Migrating => "migrating",
+        Outcome::NotLeader { .. } => "not-leader",
+        Outcome::Fenced => "fenced",
+        Outcome::TooLarge { .. } => "too-large",
+        Outcome::Void => "void",
+        Outcome::NoModule => "no-module",
+        Outcome::NoSession => "no-session",
+        _ => "unknown",
+    }
+}
+
+/// Why a session was not opened, as metrics name it.
+pub(super) fn reject_slug(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::NotLeader => "not-leader",
+        RejectReason::SessionExpired => "session-expired",
+        RejectReason::InvalidCapabilities => "invalid-capabilities",
+        RejectReason::Overloaded => "overloaded",
+        RejectReason::TooManySessions => "too-many-sessions",
+        _ => "other",
     }
 }
 
