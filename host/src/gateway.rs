@@ -433,7 +433,11 @@ impl Gateway {
             .connections
             .get(&id)
             .and_then(|connection| connection.version);
-        if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message) {
+        let name = |node: NodeId| {
+            let members = self.parts.consensus.members();
+            members.get(&node.0).map(|member| member.name.clone())
+        };
+        if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message, name) {
             self.parts.edge.send(id, Bytes::from(frame));
         }
     }

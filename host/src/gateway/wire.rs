@@ -3,8 +3,8 @@
 use quorate_core::entry::Sequence;
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{
-    Capabilities, CreationKey, DecodeError, Nonce, RequestId, SessionId, SessionSecret, Version,
-    v1, v2,
+    Capabilities, CreationKey, DecodeError, NodeId, Nonce, RequestId, SessionId, SessionSecret,
+    Version, v1, v2,
 };
 
 /// What a client asks.
@@ -165,10 +165,14 @@ fn from_v2(message: v2::ClientMessage) -> Inbound {
 }
 
 /// A message's bytes in the client's version. `None`: that version has no word for it; its client
-/// asks again, or notices by itself.
-pub(super) fn encode(version: Version, message: ServerMessage) -> Option<Vec<u8>> {
+/// asks again, or notices by itself. `name` tells a member's name, which only version 1 uses.
+pub(super) fn encode(
+    version: Version,
+    message: ServerMessage,
+    name: impl Fn(NodeId) -> Option<String>,
+) -> Option<Vec<u8>> {
     let encoded = match version {
-        Version::V1 => to_v1(message)?.encode(),
+        Version::V1 => to_v1(message, name)?.encode(),
         Version::V2 => message.encode(),
     };
     match encoded {
@@ -194,6 +198,7 @@ pub(super) fn encode_answer(
                 applied_index: applied_index.into(),
                 outcome,
             },
+            |_| None,
         ),
         Correlation::Text(correlation) => match outcome {
             Outcome::Success { payload } | Outcome::ApplicationError { payload, .. } => {
@@ -242,12 +247,12 @@ pub(super) fn reject_slug(reason: RejectReason) -> &'static str {
     }
 }
 
-/// Version 1 names a member by its configured text; a node that it has no name for is `node-<id>`.
-fn member_name(leader: Option<v2::Member>) -> Option<String> {
-    leader.map(|member| format!("node-{}", member.node))
-}
-
-fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
+/// Version 1 names a member by the text in its clients' configuration.
+fn to_v1(
+    message: ServerMessage,
+    name: impl Fn(NodeId) -> Option<String>,
+) -> Option<v1::ServerMessage> {
+    let member_name = |leader: Option<v2::Member>| leader.and_then(|member| name(member.node));
     use ServerMessage as M;
     Some(match message {
         M::SessionCreated { nonce, session, .. } => v1::ServerMessage::SessionCreated {
