@@ -8,6 +8,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
+use crate::commands::dev::Dev;
+
 /// Hosts replicated state machines written as WebAssembly modules.
 #[derive(Debug, Parser)]
 #[command(
@@ -75,6 +77,21 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a node, until Ctrl-C or SIGTERM
+    #[command(after_help = "\
+Examples:
+  quorate serve --config quorate.toml
+  quorate serve --config quorate.toml --insecure")]
+    Serve(Source),
+    /// Run a whole cluster in this process, to try things out
+    #[command(after_help = "\
+Prints the client endpoint of each node, and `ready` once commands are taken.
+
+Examples:
+  quorate dev
+  quorate dev --nodes 1 --module ./mine.wasm
+  quorate dev --client-port 7500 --data-dir ./data")]
+    Dev(Dev),
     /// Run one command of the module, exactly once
     #[command(after_help = "\
 Examples:

@@ -51,7 +51,7 @@ slugs! {
     /// The module answered with an error of its own.
     ApplicationError = "application-error",
     /// A node cannot listen where it should.
-    AddressInUse = "address-in-use",
+    CannotListen = "cannot-listen",
     /// `cluster status` found something.
     ClusterUnhealthy = "cluster-unhealthy",
     /// A configuration was refused.

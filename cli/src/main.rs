@@ -33,6 +33,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
     match &cli.command {
+        Command::Serve(source) => commands::serve::run(source, &cli.options),
+        Command::Dev(command) => commands::dev::run(command, &cli.options),
         Command::Config(command) => commands::config::run(command, &cli.options),
         Command::Explain(command) => commands::explain::run(command),
         Command::Version => commands::version::run(&cli.options),

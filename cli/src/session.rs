@@ -18,6 +18,11 @@ use crate::topology::{self, Known};
 /// How long a session outlives a command that did not close it.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Least time for one attempt to open the session at one node.
+const ATTEMPT_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// Most time for one attempt.
+const ATTEMPT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
 /// A session, and how to show payloads in it.
 pub(crate) struct Session {
     pub(crate) client: Client,
@@ -45,9 +50,11 @@ impl Session {
     ) -> Result<Self, Box<Failure>> {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
-        let client = Client::builder(options.endpoints())
+        let client = Client::builder(known.endpoints(options.endpoints()))
             .session_timeout(SESSION_TIMEOUT)
             .connect_timeout(left)
+            // A node that is gone leaves time for the others.
+            .attempt_timeout((left / 4).clamp(ATTEMPT_TIMEOUT_MIN, ATTEMPT_TIMEOUT_MAX))
             .call_timeout(left)
             .connect()
             .await

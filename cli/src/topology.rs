@@ -22,6 +22,18 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Where to open a session: at the leader, if it is known, then as `given`.
+    pub(crate) fn endpoints(&self, given: Vec<String>) -> Vec<String> {
+        let leader = self.topology.leader;
+        let mut members = self.topology.members.iter();
+        let leader = members.find(|member| Some(member.node) == leader);
+        let leader = leader.map(|member| member.client.clone());
+        let given = given
+            .into_iter()
+            .filter(|endpoint| Some(endpoint) != leader.as_ref());
+        leader.clone().into_iter().chain(given).collect()
+    }
+
     /// The members' admin addresses, the leader's first.
     pub(crate) fn admins(&self) -> Vec<String> {
         let leader = self.topology.leader;
@@ -107,4 +119,45 @@ async fn ask(endpoint: &str) -> Result<Topology, String> {
         }
     }
     Err(ended())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn leader_comes_first_and_once() {
+        let member = |id: u64| Member {
+            node: NodeId(id),
+            client: format!("tcp://node-{id}:7400"),
+            admin: format!("node-{id}:7402"),
+        };
+        let members = vec![member(1), member(2), member(3)];
+        let topology = Topology {
+            leader: Some(NodeId(2)),
+            members,
+        };
+        let mut known = Known {
+            topology,
+            said: Vec::new(),
+        };
+        assert_eq!(
+            known.admins(),
+            ["node-2:7402", "node-1:7402", "node-3:7402"]
+        );
+        let given = || {
+            vec![
+                "tcp://node-1:7400".to_owned(),
+                "tcp://node-2:7400".to_owned(),
+            ]
+        };
+        assert_eq!(
+            known.endpoints(given()),
+            ["tcp://node-2:7400", "tcp://node-1:7400"]
+        );
+        known.topology.leader = None;
+        assert_eq!(known.endpoints(given()), given());
+    }
 }

@@ -38,7 +38,9 @@ macro_rules! golden {
 fn help() {
     let mut shown = run(&["--help"]);
     for command in [
-        &["call"][..],
+        &["serve"][..],
+        &["dev"],
+        &["call"],
         &["query"],
         &["watch"],
         &["cluster"],
@@ -74,6 +76,8 @@ fn usage_errors() {
         &["call"],
         &["call", "{}", "--hex", "00"],
         &["call", "--hex", "0"],
+        &["dev", "--nodes", "0"],
+        &["dev", "--client-port", "65510"],
         &["watch", ""],
         &["version", "-o", "yaml"],
         &["version", "--timeout", "10"],
@@ -123,6 +127,7 @@ fn config_errors() {
         &["config", "check", "--config", "typo.toml"],
         &["config", "check", "--config", "typo.toml", "-o", "json"],
         &["config", "check", "--config", "missing.toml"],
+        &["serve", "--config", "bad.toml"],
         &["config", "check", "--config", "good.toml"],
         &["config", "show", "--config", "good.toml"],
         &[
@@ -138,6 +143,16 @@ fn config_errors() {
     .map(|arguments| run_in(directory.path(), arguments))
     .collect();
     golden!(shown.concat());
+}
+
+#[test]
+fn refused_configuration_touches_no_data_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let bad = "[node]\nid = 2\ndata-dir = \"data\"\n";
+    std::fs::write(directory.path().join("bad.toml"), bad).unwrap();
+    let shown = run_in(directory.path(), &["serve", "--config", "bad.toml"]);
+    assert!(shown.ends_with("--- exit 2\n\n"), "{shown}");
+    assert!(!directory.path().join("data").exists());
 }
 
 #[test]

@@ -97,7 +97,13 @@ pub fn apply(
     let mut results = Vec::with_capacity(entry.operations.len());
     for (position, operation) in entry.operations.iter().enumerate() {
         applying.begin_operation(position);
-        results.push(applying.operation(operation)?);
+        let result = if operation.is_alone() && entry.operations.len() > 1 {
+            // It was decided on the state before the entry, which its neighbours change.
+            OperationResult::Refused(Refusal::Superseded)
+        } else {
+            applying.operation(operation)?
+        };
+        results.push(result);
     }
     Ok(applying.finish(bytes, results))
 }
@@ -252,6 +258,7 @@ impl<'a> Applying<'a> {
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint => Ok(OperationResult::Done),
             Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
+            Operation::RemoveModule { hash } => self.remove_module(*hash),
         }
     }
 

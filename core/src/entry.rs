@@ -174,6 +174,11 @@ pub enum Operation {
         /// Hash of the genesis that every node was configured with.
         genesis: [u8; 32],
     },
+    /// Drops the chunks of a module that is not in force, and of an upload that went wrong.
+    RemoveModule {
+        /// The module.
+        hash: ModuleHash,
+    },
 }
 
 impl Entry {
@@ -219,7 +224,7 @@ impl Entry {
 }
 
 impl Operation {
-    /// Whether it must be the only operation of its entry.
+    /// Whether it must be the only operation of its entry; in company it is refused.
     pub fn is_alone(&self) -> bool {
         matches!(
             self,
@@ -228,6 +233,7 @@ impl Operation {
                 | Self::RaiseLevels { .. }
                 | Self::Checkpoint
                 | Self::GenesisMark { .. }
+                | Self::RemoveModule { .. }
         )
     }
 
@@ -341,6 +347,9 @@ impl Operation {
             Self::GenesisMark { genesis } => {
                 out.u8(14).raw(genesis);
             }
+            Self::RemoveModule { hash } => {
+                out.u8(15).raw(&hash.0);
+            }
         }
     }
 
@@ -419,6 +428,9 @@ impl Operation {
             13 => Self::Checkpoint,
             14 => Self::GenesisMark {
                 genesis: input.array()?,
+            },
+            15 => Self::RemoveModule {
+                hash: ModuleHash(input.array()?),
             },
             other => {
                 return Err(DecodeError::Unknown {

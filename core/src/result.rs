@@ -188,7 +188,7 @@ pub enum OperationResult {
     },
     /// It is not, or limits were not set that the module in force does not meet.
     NotActivated(NotActivated),
-    /// A setting, a level, a mark or a checkpoint took effect.
+    /// A setting, a level, a mark, a checkpoint or the removal of a module took effect.
     Done,
 }
 

@@ -132,6 +132,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         any::<(u32, u32)>().prop_map(|(core, engine)| Operation::RaiseLevels { core, engine }),
         Just(Operation::Checkpoint),
         any::<[u8; 32]>().prop_map(|genesis| Operation::GenesisMark { genesis }),
+        hash().prop_map(|hash| Operation::RemoveModule { hash }),
     ]
 }
 

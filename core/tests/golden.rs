@@ -106,17 +106,19 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("levels", Operation::RaiseLevels { core: 1, engine: 2 }),
         ("checkpoint", Operation::Checkpoint),
         ("genesis", Operation::GenesisMark { genesis: sequence(0x80) }),
+        ("remove", Operation::RemoveModule { hash }),
     ];
     let entry = |operations| Entry {
         time_us: 0x0005_f5e1_0000_0001,
         seed: *sequence(0x10).first_chunk().unwrap(),
         operations,
     };
-    let all: Vec<_> = operations
+    let first: Vec<_> = operations
         .iter()
+        .take(8)
         .map(|(_, operation)| operation.clone())
         .collect();
-    let mut entries = vec![("empty", entry(vec![])), ("batch", entry(all))];
+    let mut entries = vec![("empty", entry(vec![])), ("batch", entry(first))];
     let single = |(name, operation)| (name, entry(vec![operation]));
     entries.extend(operations.into_iter().map(single));
     entries

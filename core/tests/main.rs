@@ -11,6 +11,7 @@ mod modules;
 mod outbox;
 mod overlay;
 mod properties;
+mod queries;
 mod sessions;
 mod support;
 mod timers;

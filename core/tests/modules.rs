@@ -201,6 +201,30 @@ fn session_closed_by_a_migration_is_told_to_the_new_module() {
 }
 
 #[test]
+fn session_closed_on_the_way_down_is_told_to_the_module_that_it_leads_to() {
+    let mut machine = in_use();
+    let mut code = second(&[]);
+    code.migrate_down.push(Action::Close(1));
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+    machine.modules.take_calls();
+    let first = Machine::first_module();
+    assert_eq!(
+        machine.one(activate(Some(&code), &first)),
+        activated(&first)
+    );
+    let calls = machine.modules.take_calls();
+    let by: Vec<_> = calls
+        .iter()
+        .map(|call| (call.module, call.export))
+        .collect();
+    let expected = [
+        (code.hash(), Export::MigrateDown),
+        (first.hash(), Export::Apply),
+    ];
+    assert_eq!(by, expected);
+}
+
+#[test]
 fn activation_is_a_no_op_unless_what_it_expects_is_in_force() {
     let mut machine = in_use();
     let code = second(&[]);
@@ -290,6 +314,37 @@ fn as_many_modules_as_the_limit_also_within_one_entry() {
 }
 
 #[test]
+fn removed_module_leaves_nothing_and_can_be_uploaded_again() {
+    let mut machine = in_use();
+    let before = machine.state_without_meta();
+    let mut code = second(&[]);
+    code.padding = CHUNK_BYTES_MAX;
+    let mut wrong = chunks(&code);
+    if let Operation::ModuleChunk { bytes, .. } = &mut wrong[0] {
+        bytes[9] ^= 1;
+    }
+    machine.apply(wrong);
+    let first = Machine::first_module();
+    let incomplete = OperationResult::NotActivated(NotActivated::Incomplete);
+    assert_eq!(machine.one(activate(Some(&first), &code)), incomplete);
+    let remove = |code: &Code| Operation::RemoveModule { hash: code.hash() };
+    assert_eq!(machine.one(remove(&code)), OperationResult::Done);
+    assert_eq!(machine.state_without_meta(), before);
+    assert_eq!(machine.one(remove(&code)), refused(Refusal::Superseded));
+    assert_eq!(upgrade(&mut machine, &code), activated(&code));
+}
+
+#[test]
+fn module_in_force_is_not_removed() {
+    let mut machine = in_use();
+    let before = machine.state_without_meta();
+    let hash = Machine::first_module().hash();
+    let remove = Operation::RemoveModule { hash };
+    assert_eq!(machine.one(remove), refused(Refusal::Superseded));
+    assert_eq!(machine.state_without_meta(), before);
+}
+
+#[test]
 fn module_that_does_not_fit_is_not_activated() {
     let first = Machine::first_module();
     let mut other_name = second(&[]);
@@ -334,6 +389,26 @@ fn node_without_the_code_loads_it_and_goes_on() {
     machine.modules.unload();
     let result = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
     assert_eq!(result, said(machine.index, b"v"));
+}
+
+#[test]
+fn operation_that_must_be_alone_is_refused_in_company() {
+    let mut machine = in_use();
+    let code = Code::new("1.0.1", 1);
+    machine.apply(chunks(&code));
+    let alone = [
+        activate(Some(&Machine::first_module()), &code),
+        Operation::RemoveModule { hash: code.hash() },
+        Operation::SetLimits(Limits::default()),
+        Operation::RaiseLevels { core: 1, engine: 2 },
+        Operation::Checkpoint,
+    ];
+    let state = machine.state_without_meta();
+    for operation in alone {
+        let results = machine.results(vec![operation.clone(), continue_session(9)]);
+        assert_eq!(results[0], refused(Refusal::Superseded), "{operation:?}");
+        assert_eq!(machine.state_without_meta(), state);
+    }
 }
 
 #[test]

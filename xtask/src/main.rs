@@ -4,6 +4,7 @@
 //! here is part of what users install.
 
 mod check;
+mod demo;
 mod guest_toolchain;
 mod modules;
 mod process;
@@ -27,6 +28,8 @@ enum Command {
     Check,
     /// `check`, then every test of the workspace
     Test,
+    /// Three nodes as processes: a session lives through the death of their leader
+    Demo,
     /// Build the modules that ship and put them in modules/prebuilt
     Modules(modules::Arguments),
 }
@@ -35,6 +38,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
         Command::Test => test::run(),
+        Command::Demo => demo::run(),
         Command::Modules(arguments) => modules::run(&arguments),
     }
 }

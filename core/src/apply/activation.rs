@@ -51,6 +51,23 @@ impl Applying<'_> {
         Ok(OperationResult::Stored)
     }
 
+    /// Makes room for another module, or for the right bytes of this one.
+    pub(super) fn remove_module(&mut self, hash: ModuleHash) -> Result<OperationResult, Fault> {
+        let is_in_force = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.hash == hash);
+        let record = self.get::<ModuleRecord>(&keys::module(hash))?;
+        let Some(record) = record.filter(|_| !is_in_force) else {
+            return Ok(OperationResult::Refused(Refusal::Superseded));
+        };
+        for number in 0..record.total {
+            self.own.delete(keys::module_chunk(hash, number));
+        }
+        self.own.delete(keys::module(hash));
+        Ok(OperationResult::Done)
+    }
+
     fn modules_kept(&self) -> Result<usize, Fault> {
         let (start, end) = keys::modules();
         let mut count = 0;

@@ -67,7 +67,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             if let Some(responder) = responder {
-                responder.send(ApplyResponse);
+                responder.send(ApplyResponse::default());
             }
         }
         Ok(())

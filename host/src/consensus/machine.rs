@@ -67,6 +67,19 @@ impl Recent {
         hashes.push_back((index, hash));
     }
 
+    /// Begins with the state's own pair, at start and after an installed snapshot.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the state cannot be read.
+    pub fn begin_at(&self, state: &StateStore) -> Result<(), Fault> {
+        if let Some(applied) = state.applied() {
+            let hash = quorate_core::query::meta(&*state.view())?.hash;
+            self.push(applied.index, hash);
+            self.reached(applied.index);
+        }
+        Ok(())
+    }
+
     /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
     pub fn all(&self) -> Vec<(u64, [u8; 32])> {
         let hashes = self
@@ -209,6 +222,7 @@ enum Work {
 pub struct Machine {
     work: mpsc::Sender<Work>,
     state: StateStore,
+    recent: Arc<Recent>,
 }
 
 impl Machine {
@@ -219,7 +233,15 @@ impl Machine {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
         let state = applier.state.clone();
-        (Self { work, state }, apply_loop(applier, failure, queue))
+        let recent = Arc::clone(&applier.recent);
+        (
+            Self {
+                work,
+                state,
+                recent,
+            },
+            apply_loop(applier, failure, queue),
+        )
     }
 }
 
@@ -304,7 +326,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .install(*received)
             .await
             .map_err(std::io::Error::other)?;
-        Ok(())
+        let begun = self.recent.begin_at(&self.state);
+        begun.map_err(std::io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, std::io::Error> {

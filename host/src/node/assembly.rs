@@ -80,6 +80,8 @@ pub struct Environment {
     pub genesis: Arc<Genesis>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where the hash after each entry is kept.
+    pub recent: Arc<Recent>,
 }
 
 /// Why an assembly did not start.
@@ -154,10 +156,11 @@ impl Assembly {
             engine,
             genesis,
             metrics,
+            recent,
         } = environment;
         let failure = Arc::new(Failure::default());
         let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
-        let recent = Arc::new(Recent::default());
+        recent.begin_at(&state).map_err(Error::Replay)?;
         let modules: Arc<dyn Modules> = engine.clone();
         let applier = Applier::new(
             state.clone(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::v2::RaftNetworkV2;
@@ -157,16 +156,21 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             .peer_sent_bytes
             .get_or_create(&peer)
             .clone();
-        let bodies = input.map(move |request| {
+        let mut bodies = input.map(move |request| {
             let body = rpc::encode_append(&request);
             sent.inc_by(body.len() as u64);
             body
         });
-        let frames: BoxStream<'static, Bytes> =
-            stream::once(async move { opening }).chain(bodies).boxed();
-        let opened = self.link.stream(frames);
+        let link = Arc::clone(&self.link);
         Box::pin(async move {
-            let answers = opened.await.map_err(rpc_error)?;
+            // The input waits before its first request while openraft backs off from this peer: to
+            // connect before that would be to try again without a pause.
+            let Some(first) = bodies.next().await else {
+                let nothing: openraft::base::BoxStream<'s, _> = Box::pin(stream::empty());
+                return Ok(nothing);
+            };
+            let frames = stream::iter([opening, first]).chain(bodies).boxed();
+            let answers = link.stream(frames).await.map_err(rpc_error)?;
             let answers = answers.map(|answer| {
                 rpc::decode_stream_result(&answer.map_err(rpc_error)?).map_err(undecodable)
             });

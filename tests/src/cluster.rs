@@ -1,0 +1,446 @@
+//! A cluster of `quorate serve` processes.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use quorate_protocol::NodeId;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::node::Node;
+use crate::ports::Ports;
+use crate::{HashAt, NodeStatus, Profile, Stopped, Usage, http, quorate_binary, wait_for};
+
+/// Lines of each node's log that are shown after a failure.
+const LOG_LINES: usize = 60;
+/// Ports of one node: client, raft, admin.
+const PORTS_PER_NODE: u16 = 3;
+
+/// What a cluster is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many nodes, 1 to 5. Their ids are 1, 2, 3, ...
+    pub nodes: u16,
+    /// The first module: `kv`, `counter`, or a file.
+    pub module: String,
+    /// How the program is compiled.
+    pub profile: Profile,
+    /// Whether zio-raft's clients are served.
+    pub accept_version_1: bool,
+    /// `raft.heartbeat-interval`.
+    pub heartbeat_interval: Duration,
+    /// `raft.election-timeout`, both ends.
+    pub election_timeout: [Duration; 2],
+}
+
+impl Default for Settings {
+    /// Three nodes with the module kv, for version 2, and with timeouts that are half of a node's
+    /// defaults: short, and yet not met by a node that waits for a busy processor.
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            module: "kv".to_owned(),
+            profile: Profile::current(),
+            accept_version_1: false,
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
+        }
+    }
+}
+
+/// Nodes on this machine. Dropping it ends them all and deletes what they stored.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    binary: PathBuf,
+    folder: TempDir,
+    _ports: Ports,
+}
+
+impl Cluster {
+    /// Starts `nodes` nodes with the default [`Settings`].
+    ///
+    /// # Errors
+    /// As [`Cluster::start_with`].
+    pub async fn start(nodes: u16) -> Result<Self> {
+        Self::start_with(Settings {
+            nodes,
+            ..Settings::default()
+        })
+        .await
+    }
+
+    /// Starts the nodes and waits until a leader serves.
+    ///
+    /// # Errors
+    /// The program cannot be built or started, or no leader came; then with the nodes' logs.
+    pub async fn start_with(settings: Settings) -> Result<Self> {
+        let profile = settings.profile;
+        let binary = tokio::task::spawn_blocking(move || quorate_binary(profile)).await??;
+        let mut cluster = Self::prepare(&settings, &binary)?;
+        match cluster.start_all().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => Err(error.context(cluster.logs())),
+        }
+    }
+
+    /// Configures the nodes, each in files of its own, and starts none.
+    fn prepare(settings: &Settings, built: &Path) -> Result<Self> {
+        let ports_max = Ports::COUNT / PORTS_PER_NODE;
+        ensure!(
+            (1..=ports_max).contains(&settings.nodes),
+            "a cluster has 1 to {ports_max} nodes, not {}",
+            settings.nodes
+        );
+        // Beside the build's output, since a folder for temporary files may be in memory.
+        let temporary = built
+            .parent()
+            .context("the binary lies in a folder")?
+            .join("clusters");
+        fs::create_dir_all(&temporary)?;
+        let folder = TempDir::with_prefix_in("cluster-", temporary)?;
+        // A build during the test must not change what a restarted node runs.
+        let binary = folder.path().join("quorate");
+        fs::hard_link(built, &binary).or_else(|_| fs::copy(built, &binary).map(drop))?;
+        let ports = Ports::take()?;
+        let nodes: Vec<Node> = (0..settings.nodes)
+            .map(|n| {
+                let address = |k| ports.address(n * PORTS_PER_NODE + k);
+                let addresses = [address(0), address(1), address(2)];
+                Node::new(NodeId(u64::from(n) + 1), folder.path(), &binary, addresses)
+            })
+            .collect();
+        for node in &nodes {
+            node.configure(&configuration(settings, node, &nodes, folder.path()))?;
+        }
+        Ok(Self {
+            nodes,
+            binary,
+            folder,
+            _ports: ports,
+        })
+    }
+
+    async fn start_all(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start()?;
+        }
+        self.wait_for_leader().await?;
+        Ok(())
+    }
+
+    /// Ids of all nodes.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// Client endpoints of all nodes.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        let ids = self.ids();
+        ids.into_iter().map(|id| self.endpoint(id)).collect()
+    }
+
+    /// The client endpoint of one node.
+    ///
+    /// # Panics
+    /// If there is no such node, as every function that takes an id.
+    #[must_use]
+    pub fn endpoint(&self, id: NodeId) -> String {
+        format!("tcp://{}", self.node(id).client)
+    }
+
+    /// The node that leads and serves; waits until there is one.
+    ///
+    /// # Errors
+    /// None in time, or a node that should run has ended.
+    pub async fn wait_for_leader(&mut self) -> Result<NodeId> {
+        self.wait_for_leader_other_than(None).await
+    }
+
+    /// As [`Cluster::wait_for_leader`], but `old` does not count.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait_for_new_leader(&mut self, old: NodeId) -> Result<NodeId> {
+        self.wait_for_leader_other_than(Some(old)).await
+    }
+
+    async fn wait_for_leader_other_than(&mut self, old: Option<NodeId>) -> Result<NodeId> {
+        wait_for("a node leads and is ready", async || {
+            if let Err(error) = self.check_running() {
+                return Some(Err(error));
+            }
+            self.leader().await.filter(|id| Some(*id) != old).map(Ok)
+        })
+        .await?
+    }
+
+    /// The node that leads now and is ready to serve. Its readiness includes a linearizable read, so
+    /// that a leader which was deposed without knowing is not taken for one.
+    pub async fn leader(&self) -> Option<NodeId> {
+        for node in &self.nodes {
+            let leads = self
+                .status(node.id)
+                .await
+                .is_ok_and(|status| status.is_leader());
+            if leads && matches!(http::get(node.admin, "/readyz").await, Ok((200, _))) {
+                return Some(node.id);
+            }
+        }
+        None
+    }
+
+    /// A running node that does not lead.
+    ///
+    /// # Errors
+    /// No leader in time, or no other node runs.
+    pub async fn follower(&mut self) -> Result<NodeId> {
+        let leader = self.wait_for_leader().await?;
+        let mut others = self.nodes.iter_mut().filter(|node| node.id != leader);
+        let follower = others.find_map(|node| node.is_running().then_some(node.id));
+        follower.context("no follower runs")
+    }
+
+    /// The client endpoint of a running node that does not lead.
+    ///
+    /// # Errors
+    /// As [`Cluster::follower`].
+    pub async fn follower_endpoint(&mut self) -> Result<String> {
+        let follower = self.follower().await?;
+        Ok(self.endpoint(follower))
+    }
+
+    /// Kills a node with SIGKILL, as a power failure would; returns when it is gone.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_node(&mut self, id: NodeId) -> Result<()> {
+        self.node_mut(id).kill()
+    }
+
+    /// Asks a node to end, with SIGTERM, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not run, or does not end.
+    pub async fn stop_node(&mut self, id: NodeId) -> Result<Stopped> {
+        let started = Instant::now();
+        let node = self.node_mut(id);
+        node.terminate()?;
+        let status = wait_for("the node ends after SIGTERM", async || {
+            node.ended().transpose()
+        })
+        .await??;
+        let took = started.elapsed();
+        Ok(Stopped { status, took })
+    }
+
+    /// Starts a node again that was killed or stopped, with what it has stored. Returns when its
+    /// process was started; it may not answer yet.
+    ///
+    /// # Errors
+    /// It still runs, or cannot be started.
+    pub fn restart_node(&mut self, id: NodeId) -> Result<()> {
+        self.node_mut(id).start()
+    }
+
+    /// Fails if a node has ended by itself.
+    fn check_running(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            if let Ok(Some(status)) = node.ended()
+                && !status.success()
+            {
+                bail!("node {} ended by itself: {status}", node.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A node as it sees itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn status(&self, id: NodeId) -> Result<NodeStatus> {
+        let (code, body) = http::get(self.node(id).admin, "/v1/status").await?;
+        ensure!(code == 200, "status of node {id}: {code} {body}");
+        NodeStatus::parse(&body)
+    }
+
+    /// Sessions that the cluster has, as its leader sees them.
+    ///
+    /// # Errors
+    /// No leader came, or it does not answer.
+    pub async fn sessions(&mut self) -> Result<u64> {
+        let leader = self.wait_for_leader().await?;
+        Ok(self.status(leader).await?.sessions)
+    }
+
+    /// The hash of every node's state at one index: the newest that any node has applied. Waits for the
+    /// nodes that are behind, also for one that is only starting.
+    ///
+    /// # Errors
+    /// A node does not reach the index in time.
+    pub async fn hashes(&self) -> Result<Vec<(NodeId, HashAt)>> {
+        let mut index = 0;
+        for node in &self.nodes {
+            let applied = wait_for("the node tells its applied index", async || {
+                self.status(node.id)
+                    .await
+                    .ok()
+                    .map(|status| status.applied_index)
+            })
+            .await?;
+            index = index.max(applied);
+        }
+        let path = format!("/v1/hash?index={index}&wait-ms=30000");
+        let mut hashes = Vec::new();
+        for node in &self.nodes {
+            let (code, body) = http::get(node.admin, &path).await?;
+            ensure!(
+                code == 200,
+                "hash of node {} at {index}: {code} {body}",
+                node.id
+            );
+            hashes.push((node.id, HashAt::parse(&body)?));
+        }
+        Ok(hashes)
+    }
+
+    /// Checks that all nodes have the same state, and returns its hash.
+    ///
+    /// # Errors
+    /// As [`Cluster::hashes`], or two differ.
+    pub async fn equal_hash(&self) -> Result<HashAt> {
+        let hashes = self.hashes().await?;
+        let (_, first) = hashes.first().context("a cluster has nodes")?;
+        ensure!(
+            hashes.iter().all(|(_, hash)| hash == first),
+            "states differ: {hashes:?}"
+        );
+        Ok(first.clone())
+    }
+
+    /// Connections of clients to a node: each one's port on its side, which is to its node what a
+    /// routing id is, and new with every connection.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn connections(&self, id: NodeId) -> Result<BTreeSet<u16>> {
+        crate::sockets::connections(self.node(id).client)
+    }
+
+    /// Sockets that a node's process has open.
+    ///
+    /// # Errors
+    /// It does not run, or the operating system does not tell.
+    pub fn open_sockets(&self, id: NodeId) -> Result<usize> {
+        self.node(id).open_sockets()
+    }
+
+    /// Memory and CPU of a node's process.
+    ///
+    /// # Errors
+    /// It does not run, or the operating system does not tell.
+    pub fn usage(&self, id: NodeId) -> Result<Usage> {
+        self.node(id).usage()
+    }
+
+    /// Runs `quorate` as a user would, against all nodes. Blocks until it ends.
+    ///
+    /// # Errors
+    /// It cannot be started. Its exit status is for the caller to judge.
+    pub fn quorate(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .env("QUORATE_ENDPOINTS", self.endpoints().join(","));
+        command.output().with_context(|| format!("run {command:?}"))
+    }
+
+    /// The folder with the nodes' data, configurations and logs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The ends of all nodes' logs, for people.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let end = node.log_end(LOG_LINES);
+            writeln!(text, "--- end of the log of node {}\n{end}", node.id)
+                .expect("writing to a string cannot fail");
+        }
+        text
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        let node = self.nodes.iter().find(|node| node.id == id);
+        node.expect("the caller has the id from this cluster")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        let node = self.nodes.iter_mut().find(|node| node.id == id);
+        node.expect("the caller has the id from this cluster")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}--- kept: {}", self.logs(), self.folder.path().display());
+            self.folder.disable_cleanup(true);
+        }
+    }
+}
+
+fn configuration(settings: &Settings, node: &Node, nodes: &[Node], folder: &Path) -> String {
+    let peers: String = nodes
+        .iter()
+        .map(|peer| format!("{} = \"tcp://{}\"\n", peer.id, peer.raft))
+        .collect();
+    let data = folder.join(format!("node-{}", node.id));
+    let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
+    let [shortest, longest] = settings.election_timeout.map(milliseconds);
+    format!(
+        r#"[node]
+id = {id}
+data-dir = '{data}'
+
+[listen]
+client = "tcp://{client}"
+raft = "tcp://{raft}"
+admin = "{admin}"
+
+[cluster]
+name = "test"
+
+[cluster.peers]
+{peers}
+[raft]
+heartbeat-interval = "{heartbeat}"
+election-timeout = "{shortest}..{longest}"
+
+[gateway]
+accept-version-1 = {version_1}
+
+[genesis]
+module = '{module}'
+"#,
+        id = node.id,
+        data = data.display(),
+        client = node.client,
+        raft = node.raft,
+        admin = node.admin,
+        heartbeat = milliseconds(settings.heartbeat_interval),
+        version_1 = settings.accept_version_1,
+        module = settings.module,
+    )
+}

@@ -1,0 +1,34 @@
+//! GET requests to a node's admin listener.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longer than a node itself lets a request wait.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// The status code and body of the answer. HTTP/1.0, so that the body simply ends with the connection.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .with_context(|| format!("no answer from http://{address}{path}"))?
+        .with_context(|| format!("get http://{address}{path}"))?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("http://{address}{path} answers something else than HTTP");
+    };
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let code = code.with_context(|| format!("status line of http://{address}{path}"))?;
+    Ok((code, body.to_owned()))
+}

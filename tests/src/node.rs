@@ -1,0 +1,186 @@
+//! One `quorate serve` process.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use quorate_protocol::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A node of a cluster, running or not.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) client: SocketAddr,
+    pub(crate) raft: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+/// How a node ended that was asked to.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopped {
+    /// Exit status of its process.
+    pub status: ExitStatus,
+    /// From the signal to the end, as far as it was observed.
+    pub took: Duration,
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Memory that is resident now.
+    pub resident_bytes: u64,
+    /// CPU time since its start, all threads, user and system.
+    pub cpu: Duration,
+}
+
+impl Node {
+    /// A node that does not run yet. `addresses`: client, raft, admin.
+    pub(crate) fn new(
+        id: NodeId,
+        folder: &Path,
+        binary: &Path,
+        addresses: [SocketAddr; 3],
+    ) -> Self {
+        let [client, raft, admin] = addresses;
+        Self {
+            id,
+            client,
+            raft,
+            admin,
+            binary: binary.to_path_buf(),
+            config: folder.join(format!("node-{id}.toml")),
+            log: folder.join(format!("node-{id}.log")),
+            process: None,
+        }
+    }
+
+    pub(crate) fn configure(&self, text: &str) -> Result<()> {
+        fs::write(&self.config, text).with_context(|| format!("write {}", self.config.display()))
+    }
+
+    /// Starts the process; its output is appended to its log.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        if self.is_running() {
+            bail!("node {} runs already", self.id);
+        }
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("open {}", self.log.display()))?;
+        writeln!(log, "--- quorate serve --config {}", self.config.display())?;
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", "--config"]).arg(&self.config);
+        // Settings of whoever runs the tests are none of the node's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("QUORATE_") {
+                command.env_remove(name);
+            }
+        }
+        let output: File = log.try_clone().context("share the node's log")?;
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.ended(), Ok(None))
+    }
+
+    /// Its exit status, if it has ended by itself.
+    ///
+    /// # Errors
+    /// It was never started, or was killed.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let id = self.id;
+        let process = self
+            .process
+            .as_mut()
+            .with_context(|| format!("node {id} does not run"))?;
+        Ok(process.try_wait()?)
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let mut process = self
+            .process
+            .take()
+            .with_context(|| format!("node {} does not run", self.id))?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM; returns at once.
+    pub(crate) fn terminate(&mut self) -> Result<()> {
+        Ok(kill_process(self.pid()?, Signal::TERM)?)
+    }
+
+    /// Open sockets of the process.
+    pub(crate) fn open_sockets(&self) -> Result<usize> {
+        crate::sockets::open(self.pid()?.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Memory and CPU of the process.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let folder = format!("/proc/{}", self.pid()?);
+        let stat = fs::read_to_string(format!("{folder}/stat"))?;
+        // The name, in parentheses, may hold blanks; utime and stime are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u64>)
+            .sum::<Result<u64, _>>()?;
+        let per_second = rustix::param::clock_ticks_per_second();
+        let pages = fs::read_to_string(format!("{folder}/statm"))?;
+        let resident = pages
+            .split(' ')
+            .nth(1)
+            .context("statm without resident pages")?;
+        Ok(Usage {
+            resident_bytes: resident.parse::<u64>()? * rustix::param::page_size() as u64,
+            cpu: Duration::from_secs(ticks) / u32::try_from(per_second)?,
+        })
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        let process = self.process.as_ref();
+        process
+            .and_then(|process| Pid::from_raw(i32::try_from(process.id()).ok()?))
+            .with_context(|| format!("node {} does not run", self.id))
+    }
+
+    /// The end of its log, at most `lines` lines.
+    pub(crate) fn log_end(&self, lines: usize) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

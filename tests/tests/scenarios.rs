@@ -1,0 +1,24 @@
+//! The scenarios that every release must pass, each on three real processes. One binary for all, so
+//! that they link once; a module for each.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "scenarios/support.rs"]
+mod support;
+
+#[path = "scenarios/session_management.rs"]
+mod session_management;
+
+#[path = "scenarios/commands.rs"]
+mod commands;
+
+#[path = "scenarios/leader_change.rs"]
+mod leader_change;
+
+#[path = "scenarios/graceful_stop.rs"]
+mod graceful_stop;
+
+#[path = "scenarios/exactly_once.rs"]
+mod exactly_once;
+
+#[path = "scenarios/version_1.rs"]
+mod version_1;
