@@ -273,6 +273,11 @@ impl Assembly {
         &self.consensus
     }
 
+    /// The log.
+    pub fn log(&self) -> &LogStore {
+        &self.log
+    }
+
     /// The state.
     pub fn state(&self) -> &StateStore {
         &self.state
