@@ -185,7 +185,7 @@ impl Assembly {
             driver.clone(),
             Arc::clone(&metrics),
         );
-        let (machine, apply_loop) = Machine::new(applier, Arc::clone(&failure));
+        let (machine, apply_loop) = Machine::new(applier, log.clone(), Arc::clone(&failure));
         let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
         let config = raft_config(&settings)?;
         let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
