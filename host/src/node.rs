@@ -301,6 +301,7 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
             advertised(config.client_endpoint().0.to_string(), client)
         ),
         admin: advertised(config.admin_address().to_string(), admin),
+        name: config.node_name(),
     };
     let peers = config.cluster.peers.0.iter();
     Settings {
