@@ -21,6 +21,7 @@ use super::types::{
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
 use crate::store::LogPosition;
+use crate::store::log::LogStore;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
 /// Entries handed to the apply loop and not yet applied.
@@ -223,18 +224,29 @@ pub struct Machine {
     work: mpsc::Sender<Work>,
     state: StateStore,
     recent: Arc<Recent>,
+    log: LogStore,
 }
 
 impl Machine {
-    /// A machine, and the loop that must be driven for it to apply.
+    /// A machine, and the loop that must be driven for it to apply. `log` is told of installed
+    /// snapshots.
     pub fn new(
         applier: Applier,
+        log: LogStore,
         failure: Arc<Failure>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
         let state = applier.state.clone();
         let recent = Arc::clone(&applier.recent);
-        (Self { work, state, recent }, apply_loop(applier, failure, queue))
+        (
+            Self {
+                work,
+                state,
+                recent,
+                log,
+            },
+            apply_loop(applier, failure, queue),
+        )
     }
 }
 
@@ -315,10 +327,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 "only a received snapshot is installed",
             ));
         };
-        self.state
-            .install(*received)
-            .await
-            .map_err(std::io::Error::other)?;
+        let installed = self.state.install(*received).await;
+        let position = installed.map_err(std::io::Error::other)?;
+        // openraft purges the log to the snapshot as soon as this returns, also beyond the log's
+        // end; the log refuses what is not known to be durable in the state.
+        self.log.set_purge_floor(position.index).await?;
         let begun = self.recent.begin_at(&self.state);
         begun.map_err(std::io::Error::other)
     }
