@@ -191,7 +191,9 @@ impl Host {
         wires: Wires,
         log_keep_bytes: u64,
     ) -> Result<Self, Error> {
-        let driver = Driver::simulation(7 + node, WALL_US);
+        // Every start draws its own: a data directory that was emptied is another one.
+        static STARTS: AtomicU64 = AtomicU64::new(0);
+        let driver = Driver::simulation(STARTS.fetch_add(1, Ordering::Relaxed), WALL_US);
         seed_thread(7);
         let edge = Arc::new(MemoryEdge::default());
         let (events, edge_events) = mpsc::channel(1024);
