@@ -8,7 +8,7 @@
     reason = "tests, none of which uses everything"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -48,23 +48,45 @@ const WALL_US: u64 = 1_700_000_000_000_000;
 
 /// Who can be reached, by address. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Wires(Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>);
+pub struct Wires {
+    services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
+    isolated: Arc<Mutex<BTreeSet<String>>>,
+    /// Whose these are.
+    own: String,
+}
 
 impl Wires {
+    fn of(&self, node: NodeId) -> Self {
+        Self {
+            own: raft_address(node),
+            ..self.clone()
+        }
+    }
+
     fn reach(&self, address: &str) -> Result<Arc<dyn Service>, LinkError> {
-        let services = self.0.lock().unwrap();
-        services
-            .get(address)
-            .cloned()
-            .ok_or_else(|| LinkError::Unreachable {
-                address: address.to_owned(),
-                reason: "nobody listens".to_owned(),
-            })
+        let isolated = self.isolated.lock().unwrap();
+        let is_cut = isolated.contains(address) || isolated.contains(&self.own);
+        let services = self.services.lock().unwrap();
+        let service = services.get(address).filter(|_| !is_cut);
+        service.cloned().ok_or_else(|| LinkError::Unreachable {
+            address: address.to_owned(),
+            reason: "nobody listens".to_owned(),
+        })
+    }
+
+    /// This node neither reaches another nor is reached.
+    pub fn isolate(&self, node: NodeId) {
+        self.isolated.lock().unwrap().insert(raft_address(node));
+    }
+
+    /// Everybody reaches everybody.
+    pub fn heal(&self) {
+        self.isolated.lock().unwrap().clear();
     }
 
     /// Nobody reaches this node any more.
     pub fn cut(&self, node: NodeId) {
-        self.0.lock().unwrap().remove(&raft_address(node));
+        self.services.lock().unwrap().remove(&raft_address(node));
     }
 }
 
@@ -106,7 +128,12 @@ impl Link for Wire {
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let wire = self.clone();
         Box::pin(async move {
-            let opened = wire.wires.reach(&wire.address)?.stream(frames).await;
+            let sender = wire.clone();
+            let frames = frames.take_while(move |_| {
+                std::future::ready(sender.wires.reach(&sender.address).is_ok())
+            });
+            let service = wire.wires.reach(&wire.address)?;
+            let opened = service.stream(frames.boxed()).await;
             let answers = opened.map_err(|refused| wire.broken(refused.reason))?;
             let answers = answers.map(move |answer| {
                 wire.wires.reach(&wire.address)?;
@@ -223,7 +250,7 @@ impl Host {
         let environment = Environment {
             driver,
             disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
-            transport: Arc::new(wires.clone()),
+            transport: Arc::new(wires.of(node)),
             edge: edge.clone(),
             events: edge_events,
             engine: engine(),
@@ -233,7 +260,8 @@ impl Host {
         };
         let assembly = Assembly::start(settings, environment).await?;
         let service = assembly.service();
-        wires.0.lock().unwrap().insert(raft_address(node), service);
+        let services = &wires.services;
+        services.lock().unwrap().insert(raft_address(node), service);
         Ok(Self {
             assembly,
             disk,
@@ -373,7 +401,15 @@ impl Peer {
         v1::ServerMessage::decode(&frame).unwrap()
     }
 
-    /// Frames that are here already.
+    /// What has come already and was not taken.
+    pub fn arrived(&mut self) -> Vec<ServerMessage> {
+        let frames = std::iter::from_fn(|| self.incoming.try_recv().ok()).flatten();
+        frames
+            .map(|frame| ServerMessage::decode(&frame).unwrap())
+            .collect()
+    }
+
+    /// Whether nothing has come that was not taken.
     pub fn is_silent(&mut self) -> bool {
         self.incoming.try_recv().is_err()
     }
