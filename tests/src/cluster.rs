@@ -75,7 +75,7 @@ impl Cluster {
         .await
     }
 
-    /// Starts the nodes and waits until a leader serves.
+    /// Starts the nodes and waits until a leader serves and all are ready.
     ///
     /// # Errors
     /// The program cannot be built or started, or no leader came; then with the nodes' logs.
@@ -131,7 +131,22 @@ impl Cluster {
             node.start()?;
         }
         self.wait_for_leader().await?;
+        for id in self.ids() {
+            self.wait_until_ready(id).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until a node says that it can serve, or would if it led.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn wait_until_ready(&self, id: NodeId) -> Result<()> {
+        let admin = self.node(id).admin;
+        wait_for("the node is ready", async || {
+            matches!(http::get(admin, "/readyz").await, Ok((200, _))).then_some(())
+        })
+        .await
     }
 
     /// Ids of all nodes.
@@ -298,15 +313,15 @@ impl Cluster {
             .await?;
             index = index.max(applied);
         }
-        let path = format!("/v1/hash?index={index}&wait-ms=30000");
+        let path = format!("/v1/hash?index={index}&wait-ms=1000");
         let mut hashes = Vec::new();
         for node in &self.nodes {
-            let (code, body) = http::get(node.admin, &path).await?;
-            ensure!(
-                code == 200,
-                "hash of node {} at {index}: {code} {body}",
-                node.id
-            );
+            let why = format!("node {} applies entry {index}", node.id);
+            let body = wait_for(&why, async || match http::get(node.admin, &path).await {
+                Ok((200, body)) => Some(body),
+                _ => None,
+            })
+            .await?;
             hashes.push((node.id, HashAt::parse(&body)?));
         }
         Ok(hashes)
