@@ -8,18 +8,17 @@
     reason = "tests, none of which uses everything"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod wires;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
 use quorate_core::limits::Limits;
 use quorate_engine::Engine;
-use quorate_host::consensus::network::{Lane, Link, LinkError, Service, Transport};
 use quorate_host::consensus::runtime::seed_thread;
 use quorate_host::consensus::types::{Member, NodeId};
 use quorate_host::drive::Driver;
@@ -36,6 +35,9 @@ use quorate_protocol::{
 };
 use tokio::sync::mpsc;
 
+pub use wires::Wires;
+use wires::raft_address;
+
 const KV: &[u8] = include_bytes!("../../../modules/prebuilt/kv.wasm");
 /// The name that version-1 clients are told.
 pub fn node_name(node: NodeId) -> String {
@@ -45,108 +47,6 @@ pub fn node_name(node: NodeId) -> String {
 /// Of virtual time: far longer than anything waited for takes.
 const DEADLINE: Duration = Duration::from_secs(600);
 const WALL_US: u64 = 1_700_000_000_000_000;
-
-/// Who can be reached, by address. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Wires {
-    services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
-    isolated: Arc<Mutex<BTreeSet<String>>>,
-    /// Whose these are.
-    own: String,
-}
-
-impl Wires {
-    fn of(&self, node: NodeId) -> Self {
-        Self {
-            own: raft_address(node),
-            ..self.clone()
-        }
-    }
-
-    fn reach(&self, address: &str) -> Result<Arc<dyn Service>, LinkError> {
-        let isolated = self.isolated.lock().unwrap();
-        let is_cut = isolated.contains(address) || isolated.contains(&self.own);
-        let services = self.services.lock().unwrap();
-        let service = services.get(address).filter(|_| !is_cut);
-        service.cloned().ok_or_else(|| LinkError::Unreachable {
-            address: address.to_owned(),
-            reason: "nobody listens".to_owned(),
-        })
-    }
-
-    /// This node neither reaches another nor is reached.
-    pub fn isolate(&self, node: NodeId) {
-        self.isolated.lock().unwrap().insert(raft_address(node));
-    }
-
-    /// Everybody reaches everybody.
-    pub fn heal(&self) {
-        self.isolated.lock().unwrap().clear();
-    }
-
-    /// Nobody reaches this node any more.
-    pub fn cut(&self, node: NodeId) {
-        self.services.lock().unwrap().remove(&raft_address(node));
-    }
-}
-
-impl Transport for Wires {
-    fn link(&self, _node: NodeId, member: &Member) -> Arc<dyn Link> {
-        Arc::new(Wire {
-            wires: self.clone(),
-            address: member.raft.clone(),
-        })
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Wire {
-    wires: Wires,
-    address: String,
-}
-
-impl Wire {
-    fn broken(&self, reason: String) -> LinkError {
-        let address = self.address.clone();
-        LinkError::Broken { address, reason }
-    }
-}
-
-impl Link for Wire {
-    fn call(&self, _lane: Lane, frame: Bytes) -> BoxFuture<'static, Result<Bytes, LinkError>> {
-        let wire = self.clone();
-        Box::pin(async move {
-            let answer = wire.wires.reach(&wire.address)?.call(frame).await;
-            wire.wires.reach(&wire.address)?;
-            answer.map_err(|refused| wire.broken(refused.reason))
-        })
-    }
-
-    fn stream(
-        &self,
-        frames: BoxStream<'static, Bytes>,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
-        let wire = self.clone();
-        Box::pin(async move {
-            let sender = wire.clone();
-            let frames = frames.take_while(move |_| {
-                std::future::ready(sender.wires.reach(&sender.address).is_ok())
-            });
-            let service = wire.wires.reach(&wire.address)?;
-            let opened = service.stream(frames.boxed()).await;
-            let answers = opened.map_err(|refused| wire.broken(refused.reason))?;
-            let answers = answers.map(move |answer| {
-                wire.wires.reach(&wire.address)?;
-                answer.map_err(|refused| wire.broken(refused.reason))
-            });
-            Ok(answers.boxed())
-        })
-    }
-}
-
-fn raft_address(node: NodeId) -> String {
-    format!("n{node}:1")
-}
 
 type Frames = mpsc::UnboundedSender<Option<Bytes>>;
 
@@ -260,8 +160,7 @@ impl Host {
         };
         let assembly = Assembly::start(settings, environment).await?;
         let service = assembly.service();
-        let services = &wires.services;
-        services.lock().unwrap().insert(raft_address(node), service);
+        wires.serve(node, service);
         Ok(Self {
             assembly,
             disk,
