@@ -120,6 +120,11 @@ impl Handle {
         self.stop.send_replace(true);
     }
 
+    /// Waits until the gateway's task has told its clients and ended. Cancel-safe.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     /// Whether this node leads and serves clients.
     pub fn is_serving(&self) -> bool {
         *self.serving.borrow()

@@ -215,6 +215,8 @@ impl Node {
     pub async fn shutdown(self) -> Result<(), Fault> {
         self.assembly.hand_over(HAND_OVER_TIME).await;
         self.assembly.gateway().stop();
+        // What clients are told must be queued before the listener closes.
+        self.assembly.gateway().ended().await;
         gateway::edge::Edge::shut_down(&self.edge).await;
         let closed = self.assembly.stop().await;
         self.stop.send_replace(true);

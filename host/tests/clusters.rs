@@ -6,7 +6,7 @@ mod memory;
 use std::collections::BTreeMap;
 
 use memory::{Host, Opened, Peer, Wires, done, found, get, nonce, set, until};
-use quorate_host::store::memory_disk::MemoryDisk;
+use quorate_host::store::memory_disk::{Fault, MemoryDisk};
 use quorate_protocol::v2::{ClientMessage, Outcome, RejectReason, ServerMessage};
 use quorate_protocol::{Capabilities, CreationKey};
 
@@ -114,20 +114,22 @@ async fn a_follower_far_behind_catches_up_by_a_snapshot() {
     let leader = cluster.leader().await;
     let follower = cluster.follower(leader);
     let disk = cluster.stop(follower).await;
-    for request in 1..=2_000 {
+    for request in 1..=1_400 {
         assert_eq!(
             peer.call(request, set("a", &request.to_string())).await,
             done()
         );
-        peer.settle().await;
     }
     let host = &cluster.hosts[&leader];
-    until("the leader purges its log", || host.first_entry() > 800).await;
+    until("the leader purges its log", || host.first_entry() > 200).await;
 
     cluster.start(follower, disk).await;
     cluster.equal().await;
     let behind = &cluster.hosts[&follower];
-    assert!(behind.metrics.snapshot_bytes.get() > 0, "by entries alone");
+    until("the follower has installed a snapshot", || {
+        behind.metrics.snapshot_bytes.get() > 0 && behind.first_entry() > 0
+    })
+    .await;
 
     // What it has is enough to lead with.
     let others: Vec<u64> = cluster.hosts.keys().copied().collect();
@@ -138,9 +140,9 @@ async fn a_follower_far_behind_catches_up_by_a_snapshot() {
     assert_eq!(others.len(), 3);
     let mut peer = cluster.connect().await;
     resumed(&mut peer, &opened).await;
-    let payload = found("2000");
+    let payload = found("1400");
     assert_eq!(
-        peer.call(2_001, get("a")).await,
+        peer.call(1_401, get("a")).await,
         Outcome::Success { payload }
     );
 
@@ -282,4 +284,104 @@ async fn a_node_with_an_emptied_directory_stays_out_and_forms_no_other_cluster()
     assert_eq!(emptied.assembly.me().cluster(), [0; 16]);
     assert_eq!(emptied.state().0, 0);
     assert_ne!(cluster.leader().await, 1);
+}
+
+/// FAULTS 74.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_disk_fails_acknowledges_nothing_more_and_another_takes_over() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peer = cluster.hosts[&leader].connect().await;
+    let opened = peer.create_with([1; 16], 60_000).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+    cluster.hosts[&leader].disk.arm(Some(Fault::Change(0)));
+    peer.command(2, set("a", "2")).await;
+    let fault = cluster.hosts[&leader].assembly.failure().wait().await;
+    assert!(fault.message.contains("raft.redb"), "{fault}");
+
+    // The process goes on, its consensus does not; what it answered before is kept.
+    let failed = cluster.hosts.remove(&leader).unwrap();
+    let next = cluster.leader().await;
+    assert!(!peer.arrived().iter().any(is_success));
+    let mut peer = cluster.hosts[&next].connect().await;
+    resumed(&mut peer, &opened).await;
+    assert_eq!(peer.call(2, set("a", "2")).await, done());
+    assert!(!failed.assembly.gateway().is_serving());
+    assert!(failed.assembly.stop().await.is_err());
+}
+
+fn is_success(message: &ServerMessage) -> bool {
+    matches!(
+        message,
+        ServerMessage::CommandResponse {
+            outcome: Outcome::Success { .. },
+            ..
+        }
+    )
+}
+
+/// FAULTS 85.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_loses_what_was_not_committed_and_serves_again_later() {
+    let cluster = Cluster::form(1 << 30).await;
+    let old = cluster.leader().await;
+    let mut cut_off = cluster.hosts[&old].connect().await;
+    let opened = cut_off.create_with([1; 16], 60_000).await;
+    assert_eq!(cut_off.call(1, set("a", "1")).await, done());
+    cluster.wires.isolate(old);
+    for request in 2..=6 {
+        cut_off.command(request, set("a", "lost")).await;
+        cut_off
+            .send(ClientMessage::KeepAlive { timestamp: 1 })
+            .await;
+    }
+    let others = || {
+        let mut others = cluster.hosts.iter().filter(|(node, _)| **node != old);
+        others.find(|(_, host)| host.assembly.gateway().is_serving())
+    };
+    until("another leader serves", || others().is_some()).await;
+    let (_, host) = others().unwrap();
+    let mut peer = host.connect().await;
+    resumed(&mut peer, &opened).await;
+    assert_eq!(peer.call(2, set("a", "kept")).await, done());
+    assert!(!cut_off.arrived().iter().any(is_success));
+
+    cluster.wires.heal();
+    cluster.equal().await;
+    until("the old leader has stepped down", || {
+        !cluster.hosts[&old].assembly.gateway().is_serving()
+    })
+    .await;
+    assert!(!cut_off.arrived().iter().any(is_success));
+
+    // It leads again, with room for as many entries as ever.
+    until_leads(&cluster, old).await;
+    let mut peer = cluster.hosts[&old].connect().await;
+    resumed(&mut peer, &opened).await;
+    let payload = found("kept");
+    assert_eq!(peer.call(3, get("a")).await, Outcome::Success { payload });
+    for request in 4..=20 {
+        peer.command(request, set("a", &request.to_string())).await;
+    }
+    for request in 4..=20 {
+        assert_eq!(peer.response().await, (request, done()));
+    }
+    cluster.equal().await;
+}
+
+/// Moves leadership around until `node` has it.
+async fn until_leads(cluster: &Cluster, node: u64) {
+    for _ in 0..50 {
+        let leader = cluster.leader().await;
+        if leader == node {
+            return;
+        }
+        let time = std::time::Duration::from_secs(5);
+        cluster.hosts[&leader].assembly.hand_over(time).await;
+        until("leadership has moved", || {
+            !cluster.hosts[&leader].assembly.gateway().is_serving()
+        })
+        .await;
+    }
+    panic!("node {node} never leads");
 }

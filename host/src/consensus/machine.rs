@@ -225,6 +225,8 @@ pub struct Machine {
     state: StateStore,
     recent: Arc<Recent>,
     log: LogStore,
+    metrics: Arc<Metrics>,
+    driver: Driver,
 }
 
 impl Machine {
@@ -238,12 +240,16 @@ impl Machine {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
         let state = applier.state.clone();
         let recent = Arc::clone(&applier.recent);
+        let metrics = Arc::clone(&applier.metrics);
+        let driver = applier.driver.clone();
         (
             Self {
                 work,
                 state,
                 recent,
                 log,
+                metrics,
+                driver,
             },
             apply_loop(applier, failure, queue),
         )
@@ -314,6 +320,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder {
             state: self.state.clone(),
+            metrics: Arc::clone(&self.metrics),
+            driver: self.driver.clone(),
         }
     }
 
@@ -350,17 +358,19 @@ pub fn membership(state: &StateStore) -> Result<StoredMembership, std::io::Error
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     state: StateStore,
+    metrics: Arc<Metrics>,
+    driver: Driver,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, std::io::Error> {
-        let built = self
-            .state
-            .build_snapshot()
-            .await
-            .map_err(std::io::Error::other)?;
+        let started = self.driver.now();
+        let built = self.state.build_snapshot().await;
+        let built = built.map_err(std::io::Error::other)?;
+        let elapsed = self.driver.now().saturating_duration_since(started);
+        observe(&self.metrics.snapshot_build_duration, elapsed);
         into_snapshot(built.ok_or_else(|| std::io::Error::other("nothing was applied yet"))?)
     }
 }

@@ -8,18 +8,17 @@
     reason = "tests, none of which uses everything"
 )]
 
+mod wires;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
 use quorate_core::limits::Limits;
 use quorate_engine::Engine;
-use quorate_host::consensus::network::{Lane, Link, LinkError, Service, Transport};
 use quorate_host::consensus::runtime::seed_thread;
 use quorate_host::consensus::types::{Member, NodeId};
 use quorate_host::drive::Driver;
@@ -36,6 +35,9 @@ use quorate_protocol::{
 };
 use tokio::sync::mpsc;
 
+pub use wires::Wires;
+use wires::raft_address;
+
 const KV: &[u8] = include_bytes!("../../../modules/prebuilt/kv.wasm");
 /// The name that version-1 clients are told.
 pub fn node_name(node: NodeId) -> String {
@@ -45,81 +47,6 @@ pub fn node_name(node: NodeId) -> String {
 /// Of virtual time: far longer than anything waited for takes.
 const DEADLINE: Duration = Duration::from_secs(600);
 const WALL_US: u64 = 1_700_000_000_000_000;
-
-/// Who can be reached, by address. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Wires(Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>);
-
-impl Wires {
-    fn reach(&self, address: &str) -> Result<Arc<dyn Service>, LinkError> {
-        let services = self.0.lock().unwrap();
-        services
-            .get(address)
-            .cloned()
-            .ok_or_else(|| LinkError::Unreachable {
-                address: address.to_owned(),
-                reason: "nobody listens".to_owned(),
-            })
-    }
-
-    /// Nobody reaches this node any more.
-    pub fn cut(&self, node: NodeId) {
-        self.0.lock().unwrap().remove(&raft_address(node));
-    }
-}
-
-impl Transport for Wires {
-    fn link(&self, _node: NodeId, member: &Member) -> Arc<dyn Link> {
-        Arc::new(Wire {
-            wires: self.clone(),
-            address: member.raft.clone(),
-        })
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Wire {
-    wires: Wires,
-    address: String,
-}
-
-impl Wire {
-    fn broken(&self, reason: String) -> LinkError {
-        let address = self.address.clone();
-        LinkError::Broken { address, reason }
-    }
-}
-
-impl Link for Wire {
-    fn call(&self, _lane: Lane, frame: Bytes) -> BoxFuture<'static, Result<Bytes, LinkError>> {
-        let wire = self.clone();
-        Box::pin(async move {
-            let answer = wire.wires.reach(&wire.address)?.call(frame).await;
-            wire.wires.reach(&wire.address)?;
-            answer.map_err(|refused| wire.broken(refused.reason))
-        })
-    }
-
-    fn stream(
-        &self,
-        frames: BoxStream<'static, Bytes>,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
-        let wire = self.clone();
-        Box::pin(async move {
-            let opened = wire.wires.reach(&wire.address)?.stream(frames).await;
-            let answers = opened.map_err(|refused| wire.broken(refused.reason))?;
-            let answers = answers.map(move |answer| {
-                wire.wires.reach(&wire.address)?;
-                answer.map_err(|refused| wire.broken(refused.reason))
-            });
-            Ok(answers.boxed())
-        })
-    }
-}
-
-fn raft_address(node: NodeId) -> String {
-    format!("n{node}:1")
-}
 
 type Frames = mpsc::UnboundedSender<Option<Bytes>>;
 
@@ -191,7 +118,9 @@ impl Host {
         wires: Wires,
         log_keep_bytes: u64,
     ) -> Result<Self, Error> {
-        let driver = Driver::simulation(7 + node, WALL_US);
+        // Every start draws its own: a data directory that was emptied is another one.
+        static STARTS: AtomicU64 = AtomicU64::new(0);
+        let driver = Driver::simulation(STARTS.fetch_add(1, Ordering::Relaxed), WALL_US);
         seed_thread(7);
         let edge = Arc::new(MemoryEdge::default());
         let (events, edge_events) = mpsc::channel(1024);
@@ -221,7 +150,7 @@ impl Host {
         let environment = Environment {
             driver,
             disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
-            transport: Arc::new(wires.clone()),
+            transport: Arc::new(wires.of(node)),
             edge: edge.clone(),
             events: edge_events,
             engine: engine(),
@@ -231,7 +160,7 @@ impl Host {
         };
         let assembly = Assembly::start(settings, environment).await?;
         let service = assembly.service();
-        wires.0.lock().unwrap().insert(raft_address(node), service);
+        wires.serve(node, service);
         Ok(Self {
             assembly,
             disk,
@@ -371,7 +300,15 @@ impl Peer {
         v1::ServerMessage::decode(&frame).unwrap()
     }
 
-    /// Frames that are here already.
+    /// What has come already and was not taken.
+    pub fn arrived(&mut self) -> Vec<ServerMessage> {
+        let frames = std::iter::from_fn(|| self.incoming.try_recv().ok()).flatten();
+        frames
+            .map(|frame| ServerMessage::decode(&frame).unwrap())
+            .collect()
+    }
+
+    /// Whether nothing has come that was not taken.
     pub fn is_silent(&mut self) -> bool {
         self.incoming.try_recv().is_err()
     }
