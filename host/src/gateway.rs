@@ -21,6 +21,7 @@ use crate::genesis::Genesis;
 use crate::metrics::Metrics;
 use crate::queries::Queries;
 use crate::store::BoxFuture;
+use crate::store::reserve::Reserve;
 use crate::store::state::StateStore;
 
 mod answers;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub edge: Arc<dyn Edge>,
     /// What a new cluster begins with.
     pub genesis: Arc<Genesis>,
+    /// Whether the disk has room.
+    pub reserve: Reserve,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Settings.

@@ -36,6 +36,8 @@ use status::NodeStatus;
 const KV: &[u8] = include_bytes!("../../modules/prebuilt/kv.wasm");
 const COUNTER: &[u8] = include_bytes!("../../modules/prebuilt/counter.wasm");
 
+/// Room on the disk that is given up before it is full: a fold of the state and what the log holds.
+const RESERVE_BYTES: u64 = 64 << 20;
 /// Events of clients between the listener and the gateway.
 const EVENTS_MAX: usize = 1024;
 /// How long a graceful stop waits for another leader.
@@ -319,6 +321,7 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
             election_max: config.raft.election_timeout.max,
         },
         log_keep_bytes: config.raft.log_keep.get(),
+        reserve_bytes: RESERVE_BYTES,
         gateway: gateway::Options {
             accepts_version_1: config.gateway.accept_version_1,
             quorum_age_max: config.raft.election_timeout.min,

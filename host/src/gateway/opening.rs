@@ -36,6 +36,9 @@ impl Gateway {
             let message = error.to_string();
             return self.reject(id, nonce, RejectReason::InvalidCapabilities, message);
         }
+        if self.parts.reserve.is_low() {
+            return self.reject(id, nonce, RejectReason::Overloaded, String::new());
+        }
         let secret = self.new_secret(asked.sequence);
         let random = uuid::Builder::from_random_bytes(self.parts.driver.random());
         let operation = Operation::CreateSession {

@@ -214,7 +214,13 @@ impl Gateway {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if !connection.admits(request, bytes) {
+        let is_refused = if self.parts.reserve.is_low() {
+            connection.refuse_from(request);
+            true
+        } else {
+            !connection.admits(request, bytes)
+        };
+        if is_refused {
             let outcome = Outcome::Overloaded {
                 retry_after_ms: RETRY_AFTER_MS,
             };

@@ -29,6 +29,7 @@ use crate::metrics::{Metrics, observe};
 use crate::queries::Queries;
 use crate::store::disk::Disk;
 use crate::store::log::{self, Commit, CommitObserver, LogStore};
+use crate::store::reserve::Reserve;
 use crate::store::state::{self, StateStore};
 
 /// How this node is configured.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub timing: Timing,
     /// Log kept for followers that are behind.
     pub log_keep_bytes: u64,
+    /// Room on the disk that is given up before it is full; 0: none.
+    pub reserve_bytes: u64,
     /// Of the gateway.
     pub gateway: gateway::Options,
 }
@@ -159,6 +162,9 @@ impl Assembly {
             recent,
         } = environment;
         let failure = Arc::new(Failure::default());
+        let reserve = Reserve::new(Arc::clone(&disk), settings.reserve_bytes);
+        let looking = reserve.clone();
+        driver.blocking(move || looking.look()).await?;
         let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
         recent.begin_at(&state).map_err(Error::Replay)?;
         let modules: Arc<dyn Modules> = engine.clone();
@@ -220,6 +226,7 @@ impl Assembly {
             queries: queries.clone(),
             edge,
             genesis,
+            reserve: reserve.clone(),
             metrics: Arc::clone(&metrics),
             options: settings.gateway.clone(),
         });
@@ -239,6 +246,7 @@ impl Assembly {
             log: log.clone(),
             state: state.clone(),
             disk,
+            reserve,
             failure: Arc::clone(&failure),
             metrics,
             settings,

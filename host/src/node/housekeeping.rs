@@ -13,6 +13,7 @@ use crate::drive::Driver;
 use crate::metrics::{File, Metrics, ModuleInfo, Peer, Slug};
 use crate::store::disk::Disk;
 use crate::store::log::LogStore;
+use crate::store::reserve::Reserve;
 use crate::store::state::StateStore;
 
 /// What is looked after.
@@ -22,6 +23,7 @@ pub(super) struct House {
     pub(super) log: LogStore,
     pub(super) state: StateStore,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) reserve: Reserve,
     pub(super) failure: Arc<Failure>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
@@ -48,6 +50,7 @@ pub(super) async fn keep(house: House) {
                 house.gauge();
                 house.measure_files().await;
                 house.purge().await;
+                house.look_at_disk().await;
                 if let Some(fatal) = house.consensus.fatal() {
                     house.failure.set(Fault::new(format!("consensus has ended: {fatal}")));
                 }
@@ -92,6 +95,14 @@ impl House {
         self.consensus.raft().runtime_config().elect(false);
         if let Err(error) = self.consensus.raft().shutdown().await {
             tracing::error!(%error, "consensus did not stop cleanly");
+        }
+    }
+
+    async fn look_at_disk(&self) {
+        let reserve = self.reserve.clone();
+        if let Err(error) = self.driver.blocking(move || reserve.look()).await {
+            self.failure
+                .set(Fault::new(format!("look at the disk: {error}")));
         }
     }
 

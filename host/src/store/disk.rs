@@ -53,6 +53,22 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Any other I/O error.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Creates a file of `bytes` whose room is taken, whatever is in it, and syncs it.
+    ///
+    /// # Errors
+    /// Any I/O error; part of the file may then be there.
+    fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
+        static PIECE: [u8; 64 << 10] = [0; 64 << 10];
+        let mut file = self.create(name)?;
+        let mut left = bytes;
+        while left > 0 {
+            let length = left.min(PIECE.len() as u64);
+            file.append(&PIECE[..length as usize])?;
+            left -= length;
+        }
+        file.sync()
+    }
+
     /// Bytes that can still be written.
     ///
     /// # Errors

@@ -147,6 +147,16 @@ impl Disk for FileDisk {
         }
     }
 
+    fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(self.file(name)?)?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, bytes)?;
+        file.sync_all()?;
+        self.sync_directory()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.inner.path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -142,6 +142,7 @@ impl Host {
                 election_max: Duration::from_secs(2),
             },
             log_keep_bytes,
+            reserve_bytes: 0,
             gateway: gateway::Options {
                 accepts_version_1: true,
                 ..gateway::Options::default()
