@@ -74,6 +74,12 @@ impl Backoff {
         }
     }
 
+    /// Pauses no longer than this from now on, but for the jitter.
+    pub(crate) fn limit(&mut self, pause_max: Duration) {
+        self.pause_max = pause_max.max(Self::PAUSE_MIN);
+        self.pause = self.pause.min(self.pause_max);
+    }
+
     pub(crate) fn next(&mut self, randomness: &mut dyn Randomness) -> Duration {
         let mut bytes = [0; 2];
         randomness.fill(&mut bytes);

@@ -188,7 +188,7 @@ impl Session {
             phase: Phase::Idle,
             endpoints: Endpoints::new(config.endpoints.clone()),
             failures: 0,
-            backoff: Backoff::new(Duration::from_secs(5)),
+            backoff: Backoff::new(lifecycle::PAUSE_MAX),
             last: AttemptError::Pending,
             creation_key: randomness::creation_key(&mut *randomness),
             credentials: config.resume,

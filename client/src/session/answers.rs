@@ -9,8 +9,11 @@ use quorate_protocol::{
 use tokio::time::Instant;
 
 use super::{
-    Action, Credentials, Phase, Session, commands::Reaction, keep_alive::KeepAlive,
-    lifecycle::Direction, tracker::Verdict,
+    Action, Credentials, Phase, Session,
+    commands::Reaction,
+    keep_alive::KeepAlive,
+    lifecycle::{Direction, PAUSE_MAX},
+    tracker::Verdict,
 };
 use crate::{AttemptError, SessionEnd, Topology};
 
@@ -87,7 +90,10 @@ impl Session {
             return self.ended(end);
         }
         self.questions.connected(now);
-        let alive = KeepAlive::new(now, Duration::from_millis(u64::from(timeout_ms)));
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        // A new leader waits for one timeout: the session must not end in a pause of its client.
+        self.backoff.limit((timeout / 6).min(PAUSE_MAX));
+        let alive = KeepAlive::new(now, timeout);
         self.phase = Phase::Connected {
             alive,
             acknowledge: false,

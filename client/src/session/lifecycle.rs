@@ -1,5 +1,7 @@
 //! Attempts to get a connection, and the ways a session ends.
 
+use std::time::Duration;
+
 use quorate_protocol::v2::{ClientMessage, Member};
 use tokio::time::Instant;
 
@@ -7,6 +9,9 @@ use super::{Action, CloseReply, Closing, ConnectReply, Credentials, Phase, Sessi
 use crate::{
     AttemptError, CallError, CloseError, ConnectError, SessionEnd, TransportError, randomness,
 };
+
+/// Longest pause between rounds of attempts, but for the jitter. A short session shortens it.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where to try next.
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +172,8 @@ impl Session {
             self.open(now);
         } else {
             let until = now + self.backoff.next(&mut *self.randomness);
+            // After the pause every address has its turn again: the leader may be any of them.
+            self.failures = 0;
             self.phase = Phase::Pausing { until };
             self.actions.push(Action::Drop);
         }

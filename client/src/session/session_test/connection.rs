@@ -53,6 +53,55 @@ fn attempts_pause_once_every_address_was_tried() {
 }
 
 #[test]
+fn each_round_tries_every_address_and_pauses_are_short_beside_the_timeout() {
+    let mut rig = Rig::connected();
+    let addresses = [A, B];
+    let mut at = 0;
+    for _ in 0..10 {
+        // The session of 30 s leaves room for several rounds once a leader is there again.
+        for _ in 1..addresses.len() {
+            at = (at + 1) % addresses.len();
+            rig.event(Event::LinkLost(None));
+            assert_eq!(rig.actions(), [Action::Open(addresses[at].into())]);
+        }
+        rig.event(Event::LinkLost(None));
+        assert_eq!(rig.actions(), [Action::Drop]);
+        at = (at + 1) % addresses.len();
+        rig.advance(Duration::from_millis(6_250));
+        assert_eq!(rig.actions(), [Action::Open(addresses[at].into())]);
+    }
+}
+
+#[test]
+fn the_pauses_of_a_short_session_are_shorter() {
+    let mut rig = Rig::new();
+    let _connect = rig.connect();
+    rig.event(Event::Linked);
+    let [ClientMessage::CreateSession { nonce, .. }] = rig.sent()[..] else {
+        panic!()
+    };
+    rig.receive(ServerMessage::SessionCreated {
+        nonce,
+        session: SESSION,
+        secret: SECRET,
+        generation: Generation(1),
+        timeout_ms: 3_000,
+    });
+    rig.actions();
+    for _ in 0..10 {
+        rig.event(Event::LinkLost(None));
+        rig.event(Event::LinkLost(None));
+        rig.actions();
+        rig.advance(Duration::from_millis(625));
+        assert_eq!(
+            rig.actions().len(),
+            1,
+            "the pause is at most 500 ms and a quarter"
+        );
+    }
+}
+
+#[test]
 fn a_creation_is_retried_with_its_key_and_a_new_nonce() {
     let mut rig = Rig::new();
     let _connect = rig.connect();
