@@ -336,3 +336,7 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "drive_test.rs"]
+mod tests;
