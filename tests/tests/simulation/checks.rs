@@ -33,6 +33,8 @@ struct Seen {
     sessions: BTreeMap<SessionId, u64>,
     /// The sessions that a node has, of those.
     present: BTreeSet<(u64, SessionId)>,
+    /// The nodes whose disk was made to fail.
+    may_fail: BTreeSet<u64>,
 }
 
 impl Checks {
@@ -76,7 +78,13 @@ impl Checks {
         let (checks, failure) = (self.clone(), assembly.failure().clone());
         driver.task(async move {
             let fault = failure.wait().await;
-            checks.trace.event(Party::Node(id), format_args!("failed: {fault}"));
+            let name = Party::Node(id);
+            checks.trace.event(name, format_args!("failed: {fault}"));
+            if !checks.seen().may_fail.contains(&id) {
+                checks
+                    .trace
+                    .violation(format_args!("{name} failed: {fault}"));
+            }
         });
     }
 
@@ -84,6 +92,7 @@ impl Checks {
     pub fn ended(&self, id: u64) {
         let mut seen = self.seen();
         seen.newest.remove(&id);
+        seen.may_fail.remove(&id);
         seen.present.retain(|(node, _)| *node != id);
     }
 
@@ -92,10 +101,9 @@ impl Checks {
         self.seen().sessions.insert(session, client);
     }
 
-    /// Greatest index that any node has applied.
-    pub fn highest_index(&self) -> Option<(u64, [u8; 32])> {
-        let seen = self.seen();
-        seen.hashes.last_key_value().map(|(index, hash)| (*index, *hash))
+    /// The node's disk is about to fail: that it then stops is as it should be.
+    pub fn may_fail(&self, id: u64) {
+        self.seen().may_fail.insert(id);
     }
 
     async fn watch_leadership(self, id: u64, consensus: Consensus) {

@@ -1,11 +1,12 @@
 //! Three nodes, each an [`Assembly`] over its disk in memory, that can be started and ended.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate_core::limits::Limits;
-use quorate_engine::Engine;
+use quorate_engine::{CodeCache, CodeKey, Engine};
 use quorate_host::consensus::runtime::seed_thread;
 use quorate_host::consensus::types::Member;
 use quorate_host::drive::Driver;
@@ -43,6 +44,7 @@ pub struct Cluster {
     trace: Trace,
     checks: Checks,
     genesis: Arc<Genesis>,
+    compiled: Compiled,
     nodes: BTreeMap<u64, Node>,
     begin: tokio::time::Instant,
 }
@@ -56,6 +58,21 @@ struct Node {
 struct Running {
     driver: Driver,
     assembly: Assembly,
+}
+
+/// Compiled code, kept for all nodes: the same module is compiled once.
+#[derive(Debug, Clone, Default)]
+struct Compiled(Arc<Mutex<BTreeMap<CodeKey, Vec<u8>>>>);
+
+impl CodeCache for Compiled {
+    fn get(&self, key: CodeKey) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap().get(&key).cloned())
+    }
+
+    fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().insert(key, bytes.to_vec());
+        Ok(())
+    }
 }
 
 impl Cluster {
@@ -79,6 +96,7 @@ impl Cluster {
             trace,
             checks,
             genesis: Arc::new(Genesis::new(limits, COUNTER.to_vec())),
+            compiled: Compiled::default(),
             begin: tokio::time::Instant::now(),
         }
     }
@@ -93,6 +111,7 @@ impl Cluster {
         let clients = Arc::<Mutex<BTreeMap<_, _>>>::default();
         let (events, edge_events) = mpsc::channel(1024);
         let engine = Engine::new(quorate_engine::Config::default()).expect("an engine");
+        let engine = engine.with_cache(self.compiled.clone());
         let environment = Environment {
             driver: driver.clone(),
             disk: Arc::new(node.disk.clone()),
@@ -103,6 +122,7 @@ impl Cluster {
             }),
             edge: Arc::new(MemoryEdge {
                 net: self.net.clone(),
+                trace: self.trace.clone(),
                 clients: clients.clone(),
             }),
             events: edge_events,
@@ -119,7 +139,8 @@ impl Cluster {
         let assembly = match start.await.expect("the start of a node does not panic") {
             Ok(assembly) => assembly,
             Err(error) => {
-                self.trace.violation(format!("{name} does not start: {error}"));
+                self.trace
+                    .violation(format!("{name} does not start: {error}"));
                 return;
             }
         };
@@ -152,8 +173,11 @@ impl Cluster {
 
     /// Makes the disk fail after so many more changes, so that power is lost within a transaction.
     pub fn break_disk(&self, id: u64, changes: u64) {
-        self.trace
-            .event(Party::Node(id), format_args!("disk fails after {changes} changes"));
+        self.trace.event(
+            Party::Node(id),
+            format_args!("disk fails after {changes} changes"),
+        );
+        self.checks.may_fail(id);
         self.nodes[&id].disk.arm(Some(Fault::Change(changes)));
     }
 
@@ -175,8 +199,10 @@ impl Cluster {
     pub fn shift_wall_clock(&mut self, id: u64, by_us: i64) {
         let node = self.nodes.get_mut(&id).expect("a node of the cluster");
         node.wall_offset_us += by_us;
-        self.trace
-            .event(Party::Node(id), format_args!("wall clock moved by {by_us} us"));
+        self.trace.event(
+            Party::Node(id),
+            format_args!("wall clock moved by {by_us} us"),
+        );
         if let Some(running) = &node.running {
             running.driver.shift_wall_clock(by_us);
         }
@@ -201,7 +227,6 @@ impl Cluster {
             .max_by_key(|(_, node)| node.consensus().leadership().term)
             .map(|(id, _)| id)
     }
-
 }
 
 fn settings(id: u64) -> Settings {

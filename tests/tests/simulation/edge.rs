@@ -13,7 +13,7 @@ use quorate_host::gateway::edge::{ConnectionId, Edge, EdgeEvent};
 use tokio::sync::mpsc;
 
 use crate::network::{Broken, Net, NodeEnd, Packet, PipeReceiver, PipeSender};
-use crate::trace::Party;
+use crate::trace::{Party, Trace};
 
 /// Where the clients of a node connect.
 pub fn client_endpoint(node: u64) -> String {
@@ -30,6 +30,7 @@ type Clients = Arc<Mutex<BTreeMap<ConnectionId, (u64, PipeSender)>>>;
 /// The edge of one node.
 pub struct MemoryEdge {
     pub net: Net,
+    pub trace: Trace,
     pub clients: Clients,
 }
 
@@ -45,8 +46,18 @@ impl Edge for MemoryEdge {
         let Some((client, pipe)) = clients.get_mut(&id) else {
             return;
         };
+        let message = ServerMessage::decode(&frame);
+        if let Ok(
+            ServerMessage::SessionContinued { .. }
+            | ServerMessage::SessionRejected { .. }
+            | ServerMessage::SessionClosed { .. },
+        ) = &message
+        {
+            self.trace
+                .event(Party::Client(*client), format_args!("is told {message:?}"));
+        }
         // Keep-alives are answered at once, and only by a leader that is sure of its quorum.
-        if let Ok(ServerMessage::KeepAliveResponse { .. }) = ServerMessage::decode(&frame) {
+        if let Ok(ServerMessage::KeepAliveResponse { .. }) = message {
             self.net.heard(*client);
         }
         pipe.send(Packet::Frame(frame));
@@ -73,6 +84,7 @@ impl Edge for MemoryEdge {
 #[derive(Debug, Clone)]
 pub struct ClientTransport {
     pub net: Net,
+    pub trace: Trace,
     pub client: u64,
 }
 
@@ -86,8 +98,11 @@ impl Transport for ClientTransport {
             };
             let node = node_of(&endpoint).ok_or_else(refused)?;
             let (near, far) = (Party::Client(this.client), Party::Node(node));
+            this.trace.event(near, format_args!("connects to {far}"));
             this.net.travel(near, far).await;
             let target = this.net.node(node).ok_or_else(refused)?;
+            this.trace
+                .event(near, format_args!("is connected to {far}"));
             Ok(open(&this.net, near, far, this.client, target))
         })
     }

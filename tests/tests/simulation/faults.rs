@@ -91,10 +91,13 @@ impl Faults {
                 self.wait(1_000, 8_000).await;
             }
             Fault::CutOneWay => {
-                let (from, to) = (self.node(), self.node());
+                let from = self.node();
+                let to = NODES[(from + self.below(2)) as usize % NODES.len()];
                 self.net.cut(Party::Node(from), Party::Node(to));
-                self.trace
-                    .event("fault", format_args!("node-{from} does not reach node-{to}"));
+                self.trace.event(
+                    "fault",
+                    format_args!("node-{from} does not reach node-{to}"),
+                );
                 self.wait(1_000, 8_000).await;
             }
             Fault::BreakConnections => {

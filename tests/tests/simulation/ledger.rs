@@ -4,6 +4,7 @@
 //! response says which commands took effect before it: every acknowledged one exactly once, every
 //! unknown one at most once.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::trace::Trace;
@@ -40,10 +41,28 @@ struct Acked {
 /// How much was done.
 #[derive(Debug)]
 pub struct Summary {
-    pub acked: usize,
-    pub unknown: usize,
-    pub reads: u64,
+    acked: usize,
+    unknown: usize,
+    reads: u64,
 }
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            acked,
+            unknown,
+            reads,
+        } = self;
+        write!(
+            f,
+            "{acked} commands acknowledged, {unknown} unknown, {reads} reads"
+        )
+    }
+}
+
+/// Fewer acknowledged commands and reads prove nothing.
+const ACKED_MIN: usize = 100;
+const READS_MIN: u64 = 20;
 
 /// Unknown outcomes among which a sum is searched, at most.
 const UNKNOWN_MAX: usize = 20;
@@ -115,6 +134,10 @@ impl Ledger {
             unknown: outcomes.unknown.len(),
             reads: outcomes.reads,
         };
+        if summary.acked < ACKED_MIN || summary.reads < READS_MIN {
+            self.trace
+                .violation(format_args!("too little was done: {summary}"));
+        }
         outcomes.acked.sort_by_key(|acked| acked.value);
         if !outcomes.acked.is_sorted_by_key(|acked| acked.index) {
             self.trace

@@ -68,10 +68,7 @@ impl PeerLink {
     async fn ask(&self, frame: Bytes) -> Result<Bytes, LinkError> {
         let (from, to) = (Party::Node(self.from), Party::Node(self.to));
         self.net.travel(from, to).await;
-        let target = self
-            .net
-            .node(self.to)
-            .ok_or_else(|| self.unreachable())?;
+        let target = self.net.node(self.to).ok_or_else(|| self.unreachable())?;
         let (answer, answered) = oneshot::channel();
         target.driver.task(async move {
             // The caller may have given up.
@@ -90,10 +87,7 @@ impl PeerLink {
     ) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError> {
         let (from, to) = (Party::Node(self.from), Party::Node(self.to));
         self.net.travel(from, to).await;
-        let target = self
-            .net
-            .node(self.to)
-            .ok_or_else(|| self.unreachable())?;
+        let target = self.net.node(self.to).ok_or_else(|| self.unreachable())?;
         let connection = self.net.connection(from, to);
         let (mut outgoing, answers) = connection.near;
         let (mut answering, requests) = connection.far;

@@ -103,7 +103,7 @@ async fn phases(seed: u64, trace: Trace) -> String {
     let last = last_value(around, &trace).await;
     converge(&cluster, &trace).await;
     let summary = ledger.check(last.unwrap_or(0));
-    format!("{summary:?}")
+    summary.to_string()
 }
 
 /// A new client is served, and reads what is there in the end.

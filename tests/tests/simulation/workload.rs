@@ -66,7 +66,7 @@ impl Worker {
             } else {
                 self.add().await;
             }
-            let pause = Duration::from_millis(u64::from(self.random.next_u32() % 120));
+            let pause = Duration::from_millis(u64::from(self.random.next_u32() % 300));
             tokio::time::sleep(pause).await;
         }
         self.settle().await;
@@ -117,7 +117,9 @@ impl Worker {
     fn applied(&self, before: Floor, amount: u64, applied: &Applied) {
         let value = number(&applied.response);
         let (request, index) = (applied.request_id, applied.commit_index);
-        self.event(format_args!("added {amount}: {value}, request {request} at {index}"));
+        self.event(format_args!(
+            "added {amount}: {value}, request {request} at {index}"
+        ));
         self.around.ledger.acked(before, amount, value, index.0);
     }
 
@@ -182,6 +184,7 @@ async fn connect(
         .connect_timeout(Duration::from_secs(60))
         .transport(ClientTransport {
             net: around.net.clone(),
+            trace: around.trace.clone(),
             client: id,
         })
         .randomness(SeededRandomness(random.next_u64()))
