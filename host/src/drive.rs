@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,9 +34,13 @@ enum Mode {
         start: Instant,
         wall_start_us: u64,
         wall_offset_us: AtomicI64,
+        sync_max_ms: AtomicU64,
         tasks: Tasks,
     },
 }
+
+/// How long a simulated disk takes for a sync, at most, unless told otherwise.
+const SYNC_MAX: Duration = Duration::from_millis(4);
 
 tokio::task_local! {
     /// The simulated node that the current task belongs to.
@@ -101,6 +105,7 @@ impl Driver {
             start: Instant::now(),
             wall_start_us,
             wall_offset_us,
+            sync_max_ms: AtomicU64::new(SYNC_MAX.as_millis() as u64),
             tasks: Tasks::default(),
         };
         Self::with_mode(mode, bytes)
@@ -203,12 +208,21 @@ impl Driver {
     }
 
     /// To be awaited before what was written is made durable. Returns at once on a real node, whose
-    /// disk takes its time by itself; a simulated one takes up to 4 ms, drawn from its seed, so that
-    /// it can lose power while something is not durable yet. Cancel-safe.
+    /// disk takes its time by itself; a simulated one takes some, drawn from its seed, so that it can
+    /// lose power while something is not durable yet. Cancel-safe.
     pub async fn before_sync(&self) {
-        if self.is_simulation() {
-            let [draw] = self.random();
-            self.sleep(Duration::from_millis(u64::from(draw % 5))).await;
+        if let Mode::Simulation { sync_max_ms, .. } = &self.0.mode {
+            let draw = u64::from(u32::from_be_bytes(self.random()));
+            let ms = draw % (sync_max_ms.load(Ordering::Relaxed) + 1);
+            self.sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
+    /// Makes a simulated disk take up to `sync_max` for a sync: 4 ms otherwise. Without effect on a
+    /// real one.
+    pub fn slow_disk(&self, sync_max: Duration) {
+        if let Mode::Simulation { sync_max_ms, .. } = &self.0.mode {
+            sync_max_ms.store(sync_max.as_millis() as u64, Ordering::Relaxed);
         }
     }
 

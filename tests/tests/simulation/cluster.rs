@@ -181,6 +181,15 @@ impl Cluster {
         self.nodes[&id].disk.arm(Some(Fault::Change(changes)));
     }
 
+    /// Makes the disks of all nodes that run slow, until they end.
+    pub fn slow_disks(&self, sync_max: Duration) {
+        for node in self.nodes.values() {
+            if let Some(running) = &node.running {
+                running.driver.slow_disk(sync_max);
+            }
+        }
+    }
+
     async fn end(&mut self, id: u64, how: &str, choose: &mut dyn FnMut(usize) -> usize) {
         let node = self.nodes.get_mut(&id).expect("a node of the cluster");
         let Some(running) = node.running.take() else {

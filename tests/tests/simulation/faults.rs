@@ -6,6 +6,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::Rng;
 
 use crate::cluster::{Cluster, NODES};
+use crate::ledger::Ledger;
 use crate::network::Net;
 use crate::trace::{Party, Trace};
 use crate::workload::CLIENTS;
@@ -15,10 +16,18 @@ pub struct Faults {
     random: ChaCha12Rng,
     net: Net,
     trace: Trace,
+    ledger: Ledger,
 }
 
-/// Each run has the first two; the others are drawn.
+/// Each run has these; the others are drawn.
+const ALWAYS: [Fault; 3] = [
+    Fault::IsolateLeader,
+    Fault::LosePower,
+    Fault::LosePowerEverywhere,
+];
 const ROUNDS: usize = 6;
+/// Of a slow disk.
+const SLOW_SYNC_MAX: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -48,18 +57,23 @@ const DRAWN: [Fault; 10] = [
 ];
 
 impl Faults {
-    pub fn new(random: ChaCha12Rng, net: Net, trace: Trace) -> Self {
-        Self { random, net, trace }
+    pub fn new(random: ChaCha12Rng, net: Net, trace: Trace, ledger: Ledger) -> Self {
+        Self {
+            random,
+            net,
+            trace,
+            ledger,
+        }
     }
 
     /// All of them, with time to recover, or not quite, after each.
     pub async fn run(&mut self, cluster: &mut Cluster) {
-        let mut faults = vec![Fault::IsolateLeader, Fault::LosePower];
+        let mut faults = ALWAYS.to_vec();
         while faults.len() < ROUNDS {
             faults.push(DRAWN[self.below(DRAWN.len() as u64) as usize]);
         }
-        // Either may come first, or in the middle.
-        for place in 0..2 {
+        // Any of them may come first, or in the middle.
+        for place in 0..ALWAYS.len() {
             let other = self.below(ROUNDS as u64) as usize;
             faults.swap(place, other);
         }
@@ -125,6 +139,11 @@ impl Faults {
                 self.wait(100, 4_000).await;
             }
             Fault::LosePowerEverywhere => {
+                // Right after an acknowledgement, while disks are slow: what was acknowledged before
+                // it was durable is lost.
+                cluster.slow_disks(SLOW_SYNC_MAX);
+                self.wait(500, 1_500).await;
+                self.wait_for_acknowledgement().await;
                 for node in NODES {
                     cluster.lose_power(node).await;
                 }
@@ -161,6 +180,16 @@ impl Faults {
         for other in others {
             self.net.cut(Party::Node(node), other);
             self.net.cut(other, Party::Node(node));
+        }
+    }
+
+    async fn wait_for_acknowledgement(&self) {
+        let before = self.ledger.acknowledged();
+        for _ in 0..2_000 {
+            if self.ledger.acknowledged() > before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

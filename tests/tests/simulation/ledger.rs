@@ -101,6 +101,11 @@ impl Ledger {
         });
     }
 
+    /// How many commands were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.outcomes().acked.len()
+    }
+
     /// A read was answered: the counter was `value`, at `index`.
     pub fn read(&self, before: Floor, value: u64, index: u64) {
         self.sees("read", before, value, index);

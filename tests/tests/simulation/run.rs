@@ -87,7 +87,7 @@ async fn phases(seed: u64, trace: Trace) -> String {
         workers.push(tokio::spawn(worker.run(stopped.clone())));
     }
 
-    Faults::new(generator(seed, 3), net, trace.clone())
+    Faults::new(generator(seed, 3), net, trace.clone(), ledger.clone())
         .run(&mut cluster)
         .await;
 
