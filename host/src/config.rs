@@ -262,7 +262,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info".to_owned(),
+            filter: "info,openraft=error".to_owned(),
         }
     }
 }

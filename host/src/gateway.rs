@@ -27,6 +27,7 @@ mod answers;
 mod connection;
 pub mod edge;
 mod leading;
+mod opening;
 mod proposals;
 mod queue;
 mod reads;
@@ -37,11 +38,11 @@ mod timekeeper;
 mod wire;
 pub mod zmtp_edge;
 
-use connection::Connection;
+use connection::{Connection, Load};
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
 use queue::{Origin, Queued};
-use reads::{Read, ReadsDone};
+use reads::{Query, Read, ReadsDone};
 use takeover::Takeover;
 
 /// Node-local settings of the gateway.
@@ -119,6 +120,11 @@ impl Handle {
         self.stop.send_replace(true);
     }
 
+    /// Waits until the gateway's task has told its clients and ended. Cancel-safe.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     /// Whether this node leads and serves clients.
     pub fn is_serving(&self) -> bool {
         *self.serving.borrow()
@@ -149,6 +155,8 @@ pub struct Gateway {
     connections: BTreeMap<ConnectionId, Connection>,
     role: Role,
     leadership: Leadership,
+    /// The newest leader that was known.
+    leader_seen: Option<u64>,
     /// Connections with something queued, in the order of their turns.
     round: VecDeque<ConnectionId>,
     /// What the leader itself proposes: before any client's.
@@ -156,7 +164,12 @@ pub struct Gateway {
     entries: Done<EntryDone>,
     reads: Vec<Read>,
     reads_done: Done<ReadsDone>,
-    queries_done: Done<()>,
+    /// Queries whose ReadIndex is done.
+    queries_ready: VecDeque<Query>,
+    /// Queries that run, and whose they are.
+    queries_done: Done<Vec<(ConnectionId, usize)>>,
+    /// Of every connection together.
+    queries: Load,
     takeover: Done<Takeover>,
     tick_at: Instant,
     serving: watch::Sender<bool>,
@@ -201,12 +214,15 @@ impl Gateway {
             connections: BTreeMap::new(),
             role: Role::Follower,
             leadership,
+            leader_seen: None,
             round: VecDeque::new(),
             own: VecDeque::new(),
             entries: FuturesUnordered::new(),
             reads: Vec::new(),
             reads_done: FuturesUnordered::new(),
+            queries_ready: VecDeque::new(),
             queries_done: FuturesUnordered::new(),
+            queries: Load::default(),
             takeover: FuturesUnordered::new(),
             tick_at,
             serving,
@@ -225,6 +241,7 @@ impl Gateway {
         self.leadership_changed();
         loop {
             let tick_at = self.tick_at;
+            let is_held = self.is_held();
             tokio::select! {
                 biased;
                 _ = asks.stopped.wait_for(|stopped| *stopped) => break,
@@ -236,30 +253,46 @@ impl Gateway {
                 }
                 Some(done) = self.entries.next() => self.entry_done(done),
                 Some(done) = self.takeover.next() => self.taken_over(done),
-                Some(done) = self.reads_done.next() => self.reads_done(done),
-                Some(()) = self.queries_done.next() => {}
+                Some(done) = self.reads_done.next() => {
+                    // Sockets first: a keep-alive that has arrived counts before an expiry.
+                    self.drain(&mut events);
+                    self.reads_done(done);
+                }
+                Some(done) = self.queries_done.next() => self.queries_answered(&done),
                 event = events.recv() => {
                     let Some(event) = event else { break };
                     self.event(event);
-                    for _ in 0..EVENTS_PER_TURN {
-                        let Ok(event) = events.try_recv() else { break };
-                        self.event(event);
-                    }
+                    self.drain(&mut events);
                 }
                 Some(ask) = asks.asks.recv() => self.answer_ask(ask),
-                () = tokio::time::sleep_until(tick_at) => {
-                    // Sockets first: a keep-alive that has arrived counts.
-                    for _ in 0..EVENTS_PER_TURN {
-                        let Ok(event) = events.try_recv() else { break };
-                        self.event(event);
-                    }
-                    self.tick();
-                }
+                // A store that failed never has room again: this node stops elsewhere.
+                Ok(()) = self.parts.state.room(), if is_held => {}
+                () = tokio::time::sleep_until(tick_at) => {}
+            }
+            // Not only when nothing else is to be done: a busy node has deadlines as well.
+            if self.parts.driver.now() >= self.tick_at {
+                self.drain(&mut events);
+                self.tick();
             }
             self.start_reads();
+            self.start_queries();
             self.propose().await;
         }
         self.farewell();
+    }
+
+    /// Takes what has arrived, up to a limit, so that everything else has its turn.
+    fn drain(&mut self, events: &mut mpsc::Receiver<EdgeEvent>) {
+        for _ in 0..EVENTS_PER_TURN {
+            let Ok(event) = events.try_recv() else { break };
+            self.event(event);
+        }
+    }
+
+    /// Whether something waits to be proposed until the state's layers have room.
+    fn is_held(&self) -> bool {
+        let waits = !self.own.is_empty() || !self.round.is_empty();
+        waits && self.entries.len() < ENTRIES_IN_FLIGHT_MAX && self.parts.state.over_cap()
     }
 
     fn event(&mut self, event: EdgeEvent) {
@@ -276,12 +309,8 @@ impl Gateway {
         if let Some(connection) = self.connections.remove(&id)
             && let Some(bound) = connection.bound
             && let Role::Leading(leading) = &mut self.role
-            && let Some(session) = leading.sessions.get_mut(&bound.session)
-            && session.connection == Some(id)
         {
-            // The session lives on, and its clock keeps running.
-            session.connection = None;
-            session.sender.restart();
+            leading.detach(bound.session, id);
         }
     }
 
@@ -289,21 +318,32 @@ impl Gateway {
         let leadership = self.parts.consensus.leadership();
         let lost = !leadership.is_leader || leadership.term != self.leadership.term;
         let was_leader = !matches!(self.role, Role::Follower);
+        if leadership.leader.is_some() && leadership.leader != self.leader_seen {
+            self.leader_seen = leadership.leader;
+            self.parts.metrics.leader_changes_seen.inc();
+        }
         self.leadership = leadership;
         if was_leader && lost {
             self.step_down();
         }
         if self.leadership.is_leader && matches!(self.role, Role::Follower) {
             self.role = Role::TakingOver;
-            self.takeover.push(takeover::take_over(
-                self.parts.clone(),
-                self.leadership.term,
-            ));
+            // One at a time: one of an earlier leadership sees that it is late, and begins again.
+            if self.takeover.is_empty() {
+                let term = self.leadership.term;
+                self.takeover
+                    .push(takeover::take_over(self.parts.clone(), term));
+            }
         }
     }
 
     /// Leadership is gone: whatever waited is answered, and clients are told where to go.
     fn step_down(&mut self) {
+        tracing::info!(
+            term = self.leadership.term,
+            leader = self.leadership.leader,
+            "leads no more"
+        );
         self.role = Role::Follower;
         self.serving.send_replace(false);
         self.own.clear();
@@ -322,10 +362,11 @@ impl Gateway {
         for read in std::mem::take(&mut self.reads) {
             self.refuse_read(read);
         }
+        // Who waits for a session waits no longer either: what is in the log may take long.
         let bound: Vec<ConnectionId> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.bound.is_some())
+            .filter(|(_, connection)| connection.bound.is_some() || connection.is_opening)
             .map(|(id, _)| *id)
             .collect();
         for id in bound {
@@ -397,7 +438,11 @@ impl Gateway {
             .connections
             .get(&id)
             .and_then(|connection| connection.version);
-        if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message) {
+        let name = |node: NodeId| {
+            let members = self.parts.consensus.members();
+            members.get(&node.0).map(|member| member.name.clone())
+        };
+        if let Some(frame) = wire::encode(version.unwrap_or(Version::V2), message, name) {
             self.parts.edge.send(id, Bytes::from(frame));
         }
     }
@@ -411,8 +456,14 @@ impl Gateway {
     ) {
         self.send(id, ServerMessage::SessionClosed { reason, leader });
         self.parts.edge.close(id);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.bound = None;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.is_opening = false;
+        if let Some(bound) = connection.bound.take()
+            && let Role::Leading(leading) = &mut self.role
+        {
+            leading.detach(bound.session, id);
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
 use crate::config::{Builtin, Config, ModuleSource};
+use crate::consensus::machine::Recent;
 use crate::consensus::network::grpc::{GrpcTransport, Incoming};
 use crate::consensus::types::Member;
 use crate::drive::{Driver, Running};
@@ -132,7 +133,14 @@ impl Node {
         let edge = zmtp_edge::ZmtpEdge::new(endpoint);
 
         // The admin listener is up before anything is replayed: a node that takes long says so.
-        let source = Arc::new(NodeStatus::new(&config, (*metrics).clone(), driver.clone()));
+        let recent = Arc::new(Recent::default());
+        let source = NodeStatus::new(
+            &config,
+            (*metrics).clone(),
+            Arc::clone(&recent),
+            driver.clone(),
+        );
+        let source = Arc::new(source);
         let admin = Admin::start(config.listen.admin, source.clone(), driver.clone())
             .await
             .map_err(|error| StartError::Bind {
@@ -151,6 +159,7 @@ impl Node {
             engine: engine.clone(),
             genesis,
             metrics,
+            recent,
         };
         let assembly = Assembly::start(settings, environment).await?;
         source.started(&assembly);
@@ -206,6 +215,8 @@ impl Node {
     pub async fn shutdown(self) -> Result<(), Fault> {
         self.assembly.hand_over(HAND_OVER_TIME).await;
         self.assembly.gateway().stop();
+        // What clients are told must be queued before the listener closes.
+        self.assembly.gateway().ended().await;
         gateway::edge::Edge::shut_down(&self.edge).await;
         let closed = self.assembly.stop().await;
         self.stop.send_replace(true);
@@ -292,6 +303,7 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
             advertised(config.client_endpoint().0.to_string(), client)
         ),
         admin: advertised(config.admin_address().to_string(), admin),
+        name: config.node_name(),
     };
     let peers = config.cluster.peers.0.iter();
     Settings {

@@ -30,6 +30,8 @@ pub struct Settings {
     pub module: String,
     /// How the program is compiled.
     pub profile: Profile,
+    /// A program that was built before, such as another release, instead of building this one.
+    pub binary: Option<PathBuf>,
     /// Whether zio-raft's clients are served.
     pub accept_version_1: bool,
     /// `raft.heartbeat-interval`.
@@ -46,6 +48,7 @@ impl Default for Settings {
             nodes: 3,
             module: "kv".to_owned(),
             profile: Profile::current(),
+            binary: None,
             accept_version_1: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
@@ -75,13 +78,16 @@ impl Cluster {
         .await
     }
 
-    /// Starts the nodes and waits until a leader serves.
+    /// Starts the nodes and waits until a leader serves and all are ready.
     ///
     /// # Errors
     /// The program cannot be built or started, or no leader came; then with the nodes' logs.
     pub async fn start_with(settings: Settings) -> Result<Self> {
         let profile = settings.profile;
-        let binary = tokio::task::spawn_blocking(move || quorate_binary(profile)).await??;
+        let binary = match &settings.binary {
+            Some(binary) => binary.clone(),
+            None => tokio::task::spawn_blocking(move || quorate_binary(profile)).await??,
+        };
         let mut cluster = Self::prepare(&settings, &binary)?;
         match cluster.start_all().await {
             Ok(()) => Ok(cluster),
@@ -131,7 +137,22 @@ impl Cluster {
             node.start()?;
         }
         self.wait_for_leader().await?;
+        for id in self.ids() {
+            self.wait_until_ready(id).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until a node says that it can serve, or would if it led.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn wait_until_ready(&self, id: NodeId) -> Result<()> {
+        let admin = self.node(id).admin;
+        wait_for("the node is ready", async || {
+            matches!(http::get(admin, "/readyz").await, Ok((200, _))).then_some(())
+        })
+        .await
     }
 
     /// Ids of all nodes.
@@ -298,15 +319,15 @@ impl Cluster {
             .await?;
             index = index.max(applied);
         }
-        let path = format!("/v1/hash?index={index}&wait-ms=30000");
+        let path = format!("/v1/hash?index={index}&wait-ms=1000");
         let mut hashes = Vec::new();
         for node in &self.nodes {
-            let (code, body) = http::get(node.admin, &path).await?;
-            ensure!(
-                code == 200,
-                "hash of node {} at {index}: {code} {body}",
-                node.id
-            );
+            let why = format!("node {} applies entry {index}", node.id);
+            let body = wait_for(&why, async || match http::get(node.admin, &path).await {
+                Ok((200, body)) => Some(body),
+                _ => None,
+            })
+            .await?;
             hashes.push((node.id, HashAt::parse(&body)?));
         }
         Ok(hashes)

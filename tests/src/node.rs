@@ -42,6 +42,35 @@ pub struct Usage {
     pub cpu: Duration,
 }
 
+impl Usage {
+    /// Of the process with this id.
+    ///
+    /// # Errors
+    /// There is none, or the operating system does not tell.
+    pub fn of(process: u32) -> Result<Self> {
+        let folder = format!("/proc/{process}");
+        let stat = fs::read_to_string(format!("{folder}/stat"))?;
+        // The name, in parentheses, may hold blanks; utime and stime are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u64>)
+            .sum::<Result<u64, _>>()?;
+        let per_second = rustix::param::clock_ticks_per_second();
+        let pages = fs::read_to_string(format!("{folder}/statm"))?;
+        let resident = pages
+            .split(' ')
+            .nth(1)
+            .context("statm without resident pages")?;
+        Ok(Self {
+            resident_bytes: resident.parse::<u64>()? * rustix::param::page_size() as u64,
+            cpu: Duration::from_secs(ticks) / u32::try_from(per_second)?,
+        })
+    }
+}
+
 impl Node {
     /// A node that does not run yet. `addresses`: client, raft, admin.
     pub(crate) fn new(
@@ -137,26 +166,7 @@ impl Node {
 
     /// Memory and CPU of the process.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let folder = format!("/proc/{}", self.pid()?);
-        let stat = fs::read_to_string(format!("{folder}/stat"))?;
-        // The name, in parentheses, may hold blanks; utime and stime are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
-        let ticks = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u64>)
-            .sum::<Result<u64, _>>()?;
-        let per_second = rustix::param::clock_ticks_per_second();
-        let pages = fs::read_to_string(format!("{folder}/statm"))?;
-        let resident = pages
-            .split(' ')
-            .nth(1)
-            .context("statm without resident pages")?;
-        Ok(Usage {
-            resident_bytes: resident.parse::<u64>()? * rustix::param::page_size() as u64,
-            cpu: Duration::from_secs(ticks) / u32::try_from(per_second)?,
-        })
+        Usage::of(self.pid()?.as_raw_nonzero().get().unsigned_abs())
     }
 
     fn pid(&self) -> Result<Pid> {

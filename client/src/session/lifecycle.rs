@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest pause between rounds of attempts, but for the jitter. A short session shortens it.
-pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Where to try next.
 #[derive(Debug, Clone, Copy)]

@@ -24,6 +24,13 @@ pub struct Dealer;
 impl Transport for Dealer {
     fn connect(&self, endpoint: String) -> BoxFuture<'static, Result<Link, TransportError>> {
         Box::pin(async move {
+            // `zeromq` tries again and again where nobody listens; the client has other nodes to try.
+            if let Some(address) = endpoint.strip_prefix("tcp://")
+                && let Err(source) = tokio::net::TcpStream::connect(address).await
+            {
+                let source = Arc::new(source);
+                return Err(TransportError { endpoint, source });
+            }
             let mut socket = DealerSocket::new();
             let monitor = socket.monitor();
             if let Err(source) = socket.connect(&endpoint).await {

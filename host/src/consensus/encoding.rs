@@ -9,7 +9,7 @@
 //! vote         1, term u64, node u64, granted by a quorum u8 (0 or 1)
 //! membership   1, sets u32, each: voters u32, each: id u64, ascending
 //!                 nodes u32, each, by ascending id: id u64, incarnation 16 bytes,
-//!                 raft text, client text, admin text
+//!                 raft text, client text, admin text, name text
 //! text         bytes u32, UTF-8
 //! stored membership
 //!              1, has a log id u8 (0 or 1), [log id], membership
@@ -185,7 +185,7 @@ pub fn encode_membership(membership: &Membership, out: &mut Vec<u8>) {
     for (id, member) in membership.nodes() {
         out.put_u64(*id);
         out.put_slice(&member.incarnation);
-        for text in [&member.raft, &member.client, &member.admin] {
+        for text in [&member.raft, &member.client, &member.admin, &member.name] {
             put_count(out, text.len());
             out.put_slice(text.as_bytes());
         }
@@ -383,6 +383,7 @@ impl<'a> Input<'a> {
                 raft: self.text("a member's raft address")?,
                 client: self.text("a member's client address")?,
                 admin: self.text("a member's admin address")?,
+                name: self.text("a member's name")?,
             };
             nodes.insert(id, member);
         }

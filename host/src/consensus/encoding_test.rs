@@ -8,12 +8,14 @@ fn log_id() -> impl Strategy<Value = LogId> {
 }
 
 fn member() -> impl Strategy<Value = Member> {
-    (any::<[u8; 16]>(), ".{0,20}", ".{0,20}", ".{0,20}").prop_map(
-        |(incarnation, raft, client, admin)| Member {
+    let text = || ".{0,20}";
+    (any::<[u8; 16]>(), text(), text(), text(), text()).prop_map(
+        |(incarnation, raft, client, admin, name)| Member {
             incarnation,
             raft,
             client,
             admin,
+            name,
         },
     )
 }
@@ -105,6 +107,7 @@ fn golden_values() -> Vec<(&'static str, Vec<u8>)> {
         raft: format!("n{n}:7001"),
         client: format!("tcp://n{n}:7000"),
         admin: format!("n{n}:7002"),
+        name: format!("node-{n}"),
     };
     let voters = vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])];
     let nodes: BTreeMap<u64, Member> = (1..=4).map(|n| (u64::from(n), member(n))).collect();

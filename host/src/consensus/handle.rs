@@ -201,11 +201,18 @@ impl Consensus {
     /// after the call, and everything committed before the call is applied here.
     ///
     /// # Errors
-    /// [`NotConfirmed`]. Cancel-safe.
+    /// [`NotConfirmed`], also when leadership is lost meanwhile: the index may then never be
+    /// reached here. Cancel-safe.
     pub async fn read_index(&self) -> Result<(), NotConfirmed> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(_) | RaftError::Fatal(_)) => Err(NotConfirmed),
+        let mut leadership = self.leadership.clone();
+        let term = leadership.borrow_and_update().term;
+        let lost = leadership.wait_for(|now| !now.is_leader || now.term != term);
+        tokio::select! {
+            read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex) => match read {
+                Ok(_) => Ok(()),
+                Err(RaftError::APIError(_) | RaftError::Fatal(_)) => Err(NotConfirmed),
+            },
+            _ = lost => Err(NotConfirmed),
         }
     }
 
@@ -262,6 +269,23 @@ impl Consensus {
             })
             .collect();
         (clocks.len() > voters.len() / 2).then_some(clocks)
+    }
+
+    /// Why openraft has ended by itself, if it has: what it cannot go on after.
+    pub fn fatal(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        match &metrics.running_state {
+            Err(openraft::errors::Fatal::Stopped) | Ok(()) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        }
+    }
+
+    /// Index of the last entry in openraft's newest snapshot: the log may be purged up to there.
+    pub fn snapshot_index(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.snapshot.as_ref().map(|id| id.index)
     }
 
     /// Stops this node's serving: it cannot read or write what it must.

@@ -21,6 +21,7 @@ use super::types::{
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
 use crate::store::LogPosition;
+use crate::store::log::LogStore;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
 /// Entries handed to the apply loop and not yet applied.
@@ -65,6 +66,19 @@ impl Recent {
             hashes.pop_front();
         }
         hashes.push_back((index, hash));
+    }
+
+    /// Begins with the state's own pair, at start and after an installed snapshot.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the state cannot be read.
+    pub fn begin_at(&self, state: &StateStore) -> Result<(), Fault> {
+        if let Some(applied) = state.applied() {
+            let hash = quorate_core::query::meta(&*state.view())?.hash;
+            self.push(applied.index, hash);
+            self.reached(applied.index);
+        }
+        Ok(())
     }
 
     /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
@@ -209,17 +223,36 @@ enum Work {
 pub struct Machine {
     work: mpsc::Sender<Work>,
     state: StateStore,
+    recent: Arc<Recent>,
+    log: LogStore,
+    metrics: Arc<Metrics>,
+    driver: Driver,
 }
 
 impl Machine {
-    /// A machine, and the loop that must be driven for it to apply.
+    /// A machine, and the loop that must be driven for it to apply. `log` is told of installed
+    /// snapshots.
     pub fn new(
         applier: Applier,
+        log: LogStore,
         failure: Arc<Failure>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
         let state = applier.state.clone();
-        (Self { work, state }, apply_loop(applier, failure, queue))
+        let recent = Arc::clone(&applier.recent);
+        let metrics = Arc::clone(&applier.metrics);
+        let driver = applier.driver.clone();
+        (
+            Self {
+                work,
+                state,
+                recent,
+                log,
+                metrics,
+                driver,
+            },
+            apply_loop(applier, failure, queue),
+        )
     }
 }
 
@@ -287,6 +320,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder {
             state: self.state.clone(),
+            metrics: Arc::clone(&self.metrics),
+            driver: self.driver.clone(),
         }
     }
 
@@ -300,11 +335,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 "only a received snapshot is installed",
             ));
         };
-        self.state
-            .install(*received)
-            .await
-            .map_err(std::io::Error::other)?;
-        Ok(())
+        let installed = self.state.install(*received).await;
+        let position = installed.map_err(std::io::Error::other)?;
+        // openraft purges the log to the snapshot as soon as this returns, also beyond the log's
+        // end; the log refuses what is not known to be durable in the state.
+        self.log.set_purge_floor(position.index).await?;
+        let begun = self.recent.begin_at(&self.state);
+        begun.map_err(std::io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, std::io::Error> {
@@ -321,17 +358,19 @@ pub fn membership(state: &StateStore) -> Result<StoredMembership, std::io::Error
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     state: StateStore,
+    metrics: Arc<Metrics>,
+    driver: Driver,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, std::io::Error> {
-        let built = self
-            .state
-            .build_snapshot()
-            .await
-            .map_err(std::io::Error::other)?;
+        let started = self.driver.now();
+        let built = self.state.build_snapshot().await;
+        let built = built.map_err(std::io::Error::other)?;
+        let elapsed = self.driver.now().saturating_duration_since(started);
+        observe(&self.metrics.snapshot_build_duration, elapsed);
         into_snapshot(built.ok_or_else(|| std::io::Error::other("nothing was applied yet"))?)
     }
 }

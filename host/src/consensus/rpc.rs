@@ -18,6 +18,10 @@ use quorate_core::codec::{DecodeError, Reader, Writer};
 use super::encoding;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
+mod snapshot;
+
+pub use snapshot::{SnapshotAnswer, SnapshotBegin, SnapshotChunk};
+
 /// Version of the envelope and the bodies.
 const VERSION: u8 = 1;
 
@@ -353,82 +357,6 @@ pub fn decode_transfer(body: &[u8]) -> Result<(Vote, Option<LogId>), Error> {
     Ok((take_vote(&mut input)?, take_log_id(&mut input)?))
 }
 
-/// What a snapshot is, before it is sent.
-#[derive(Debug, Clone)]
-pub struct SnapshotBegin {
-    /// The leader's vote.
-    pub vote: Vote,
-    /// Names the snapshot, the same for every transfer of it.
-    pub id: String,
-}
-
-impl SnapshotBegin {
-    /// The body.
-    pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
-        put_vote(&mut out, &self.vote);
-        out.bytes(self.id.as_bytes());
-        out.finish().into()
-    }
-
-    /// What [`SnapshotBegin::encode`] encoded.
-    ///
-    /// # Errors
-    /// If it is not that.
-    pub fn decode(body: &[u8]) -> Result<Self, Error> {
-        let mut input = Reader::new(body);
-        let begin = Self {
-            vote: take_vote(&mut input)?,
-            id: input.text()?.to_owned(),
-        };
-        input.finish()?;
-        Ok(begin)
-    }
-}
-
-/// The answer to each call about a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SnapshotAnswer {
-    /// Send this chunk next.
-    Next(u64),
-    /// Installed, or refused by a higher vote: the vote of the addressee.
-    Vote(Vote),
-}
-
-impl SnapshotAnswer {
-    /// The body.
-    pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
-        match self {
-            Self::Next(number) => {
-                out.u8(0).u64(*number);
-            }
-            Self::Vote(vote) => put_vote(out.u8(1), vote),
-        }
-        out.finish().into()
-    }
-
-    /// What [`SnapshotAnswer::encode`] encoded.
-    ///
-    /// # Errors
-    /// If it is not that.
-    pub fn decode(body: &[u8]) -> Result<Self, Error> {
-        let mut input = Reader::new(body);
-        match input.u8()? {
-            0 => Ok(Self::Next(input.u64()?)),
-            1 => Ok(Self::Vote(take_vote(&mut input)?)),
-            other => {
-                let value = other.into();
-                Err(DecodeError::Unknown {
-                    what: "answer about a snapshot",
-                    value,
-                }
-                .into())
-            }
-        }
-    }
-}
-
 /// How a node introduces itself before there is a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
@@ -444,6 +372,8 @@ pub struct Introduction {
     pub admin: String,
     /// Its cluster's name.
     pub cluster_name: String,
+    /// The name that version-1 clients know it by.
+    pub node_name: String,
 }
 
 impl Introduction {
@@ -456,7 +386,8 @@ impl Introduction {
         out.raw(&self.genesis)
             .bytes(self.client.as_bytes())
             .bytes(self.admin.as_bytes());
-        out.bytes(self.cluster_name.as_bytes());
+        out.bytes(self.cluster_name.as_bytes())
+            .bytes(self.node_name.as_bytes());
         out.finish().into()
     }
 
@@ -476,6 +407,7 @@ impl Introduction {
             client: input.text()?.to_owned(),
             admin: input.text()?.to_owned(),
             cluster_name: input.text()?.to_owned(),
+            node_name: input.text()?.to_owned(),
         };
         input.finish()?;
         Ok(introduction)

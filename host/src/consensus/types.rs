@@ -120,6 +120,8 @@ pub struct Member {
     pub client: String,
     /// Where operators reach it, `host:port`.
     pub admin: String,
+    /// Its configured name: what version-1 clients know it by.
+    pub name: String,
 }
 
 impl fmt::Display for Member {

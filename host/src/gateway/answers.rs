@@ -10,8 +10,9 @@ use super::edge::ConnectionId;
 use super::leading::{LiveSession, Sender};
 use super::proposals::RETRY_AFTER_MS;
 use super::queue::Origin;
-use super::{EntryDone, Gateway, Role};
+use super::{EntryDone, Gateway, Role, wire};
 use crate::consensus::ProposeError;
+use crate::metrics::{Reason, RequestKind, RequestOutcome, Slug, observe};
 
 impl Gateway {
     pub(super) fn entry_done(&mut self, done: EntryDone) {
@@ -20,12 +21,14 @@ impl Gateway {
             Ok(applied) => applied,
             Err(error) => {
                 self.parts.metrics.proposals_failed.inc();
+                tracing::debug!(%error, term = done.term, "an entry was not applied");
                 for origin in done.origins {
                     self.entry_lost(origin, &error);
                 }
                 return;
             }
         };
+        self.parts.metrics.proposals_committed.inc();
         // A later leadership of this node has loaded its tables from a state that holds this entry.
         let is_current = matches!(&self.role, Role::Leading(leading) if leading.term == done.term);
         for (origin, result) in done.origins.into_iter().zip(&applied.results) {
@@ -44,11 +47,23 @@ impl Gateway {
                 connection,
                 request,
                 bytes,
+                at,
             } => {
+                let elapsed = self.parts.driver.now().saturating_duration_since(at);
+                let kind = RequestKind {
+                    kind: Slug("command"),
+                };
+                let durations = &self.parts.metrics.client_request_duration;
+                observe(&durations.get_or_create(&kind), elapsed);
                 self.command_result(connection, request, bytes, result);
             }
-            _ if !is_current => {}
-            Origin::Create { connection, nonce } => self.created(connection, nonce, result),
+            // The tables are of another leadership: who opens a session asks again.
+            origin if !is_current => self.refuse_not_leader(origin),
+            Origin::Create {
+                connection,
+                nonce,
+                secret,
+            } => self.created(connection, nonce, secret, result),
             Origin::Continue {
                 connection,
                 nonce,
@@ -56,25 +71,13 @@ impl Gateway {
             } => {
                 self.continued(connection, nonce, session, result);
             }
-            Origin::Acknowledge { session } => {
-                if let OperationResult::Acknowledged { up_to } = result {
-                    let now = self.parts.driver.now();
-                    if let Role::Leading(leading) = &mut self.role
-                        && let Some(live) = leading.sessions.get_mut(&session)
-                    {
-                        live.sender.acknowledged(*up_to, now);
-                    }
-                    self.send_requests(session);
-                }
-            }
+            Origin::Acknowledge { session } => self.acknowledged(session, result),
             // Its client is told by the notice that the session has ended.
-            Origin::Close => {}
+            Origin::Close { connection } => self.not_closing(connection),
+            // Superseded: it lives on. Overloaded: the next tick proposes it again.
             Origin::Expire { session } => {
-                // Superseded: it lives on. Overloaded: the next tick proposes it again.
-                if let Role::Leading(leading) = &mut self.role
-                    && let Some(live) = leading.sessions.get_mut(&session)
-                {
-                    live.is_expiring = false;
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.not_expired(session);
                 }
             }
             Origin::Fire { due_us, key } => {
@@ -84,6 +87,32 @@ impl Gateway {
                     leading.next_timer_us = Some(0);
                 }
             }
+        }
+    }
+
+    fn acknowledged(&mut self, session: SessionId, result: &OperationResult) {
+        let now = self.parts.driver.now();
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Some(live) = leading.sessions.get_mut(&session) else {
+            return;
+        };
+        match result {
+            OperationResult::Acknowledged { up_to } => {
+                let acknowledged = live.sender.acknowledged(*up_to, now);
+                let counter = &self.parts.metrics.server_requests_acked;
+                counter.inc_by(acknowledged as u64);
+                self.send_requests(session);
+            }
+            _ => live.sender.acknowledgement_lost(),
+        }
+    }
+
+    /// A close was refused, or lost on its way: it may be asked for again.
+    fn not_closing(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_closing = false;
         }
     }
 
@@ -151,6 +180,12 @@ impl Gateway {
         commit_index: Option<LogIndex>,
         outcome: Outcome,
     ) {
+        let label = RequestOutcome {
+            kind: Slug("command"),
+            outcome: Slug(wire::slug(&outcome)),
+        };
+        let answered = &self.parts.metrics.client_requests;
+        answered.get_or_create(&label).inc();
         self.send(
             id,
             ServerMessage::CommandResponse {
@@ -161,7 +196,13 @@ impl Gateway {
         );
     }
 
-    fn created(&mut self, id: ConnectionId, nonce: Nonce, result: &OperationResult) {
+    fn created(
+        &mut self,
+        id: ConnectionId,
+        nonce: Nonce,
+        secret: SessionSecret,
+        result: &OperationResult,
+    ) {
         self.opened(id);
         match result {
             OperationResult::Created {
@@ -170,12 +211,15 @@ impl Gateway {
                 timeout_ms,
             } => {
                 self.bind(id, *session, *generation, *timeout_ms);
+                if *generation == Generation(1) {
+                    self.parts.metrics.sessions_created.inc();
+                }
                 self.send(
                     id,
                     ServerMessage::SessionCreated {
                         nonce,
                         session: *session,
-                        secret: SessionSecret::NONE,
+                        secret,
                         generation: *generation,
                         timeout_ms: *timeout_ms,
                     },
@@ -235,7 +279,7 @@ impl Gateway {
         }
     }
 
-    fn opened(&mut self, id: ConnectionId) {
+    pub(super) fn opened(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.is_opening = false;
         }
@@ -251,7 +295,8 @@ impl Gateway {
     ) {
         let now = self.parts.driver.now();
         let timeout = std::time::Duration::from_millis(timeout_ms.into());
-        let is_connected = self.connections.contains_key(&id);
+        let before = self.connections.get(&id).map(|connection| connection.bound);
+        let is_connected = before.is_some();
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
@@ -270,10 +315,16 @@ impl Gateway {
             return;
         }
         live.generation = generation;
+        live.timeout = timeout;
         live.deadline = now + timeout;
         live.is_expiring = false;
         live.sender.restart();
         let earlier = std::mem::replace(&mut live.connection, is_connected.then_some(id));
+        leading.has_deadline(now + timeout);
+        if let Some(other) = before.flatten().filter(|bound| bound.session != session) {
+            // A connection carries one session: the one that it had before is left to itself.
+            leading.detach(other.session, id);
+        }
         if let Some(earlier) = earlier.filter(|earlier| *earlier != id) {
             self.close_session(earlier, SessionCloseReason::Superseded, None);
         }
@@ -293,6 +344,16 @@ impl Gateway {
                     return;
                 };
                 let live = leading.sessions.remove(&session);
+                match reason {
+                    EndReason::Expired => self.parts.metrics.sessions_expired.inc(),
+                    _ => {
+                        let label = Reason {
+                            reason: Slug(end_slug(reason)),
+                        };
+                        let closed = &self.parts.metrics.sessions_closed;
+                        closed.get_or_create(&label).inc()
+                    }
+                };
                 if let Some(id) = live.and_then(|live| live.connection) {
                     let reason = match reason {
                         EndReason::Expired => SessionCloseReason::Expired,
@@ -323,6 +384,7 @@ impl Gateway {
                     connection,
                     request,
                     bytes,
+                    ..
                 },
                 ProposeError::Discarded,
             ) => {
@@ -337,6 +399,7 @@ impl Gateway {
                     connection,
                     request,
                     bytes,
+                    ..
                 },
                 _,
             ) if self.leadership.is_leader => {
@@ -360,6 +423,7 @@ impl Gateway {
                 connection,
                 request,
                 bytes,
+                ..
             } => {
                 if let Some(connection) = self.connections.get_mut(&connection) {
                     connection.discount_command(bytes);
@@ -372,7 +436,9 @@ impl Gateway {
                 };
                 self.respond(connection, request, None, Outcome::NotLeader { leader });
             }
-            Origin::Create { connection, nonce }
+            Origin::Create {
+                connection, nonce, ..
+            }
             | Origin::Continue {
                 connection, nonce, ..
             } => {
@@ -381,10 +447,8 @@ impl Gateway {
                 self.parts.edge.close(connection);
             }
             Origin::Expire { session } => {
-                if let Role::Leading(leading) = &mut self.role
-                    && let Some(live) = leading.sessions.get_mut(&session)
-                {
-                    live.is_expiring = false;
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.not_expired(session);
                 }
             }
             Origin::Fire { due_us, key } => {
@@ -392,7 +456,24 @@ impl Gateway {
                     leading.firing.remove(&(due_us, key));
                 }
             }
-            Origin::Acknowledge { .. } | Origin::Close => {}
+            Origin::Acknowledge { session } => {
+                if let Role::Leading(leading) = &mut self.role
+                    && let Some(live) = leading.sessions.get_mut(&session)
+                {
+                    live.sender.acknowledgement_lost();
+                }
+            }
+            Origin::Close { connection } => self.not_closing(connection),
         }
+    }
+}
+
+/// Why a session ended, as metrics name it.
+fn end_slug(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Expired => "expired",
+        EndReason::ClosedByClient => "closed-by-client",
+        EndReason::ClosedByModule => "closed-by-module",
+        EndReason::Slow => "slow",
     }
 }

@@ -15,13 +15,16 @@ pub(super) struct Connection {
     pub(super) bound: Option<Bound>,
     /// A create or continue is under way.
     pub(super) is_opening: bool,
+    /// Its client has asked to close its session.
+    pub(super) is_closing: bool,
     /// Operations waiting for a batch.
     pub(super) queue: VecDeque<Queued>,
     /// Whether it stands in the round of connections with something queued.
     pub(super) in_round: bool,
-    /// Commands queued or in the log and not yet answered, and their bytes.
-    commands: usize,
-    command_bytes: usize,
+    /// Commands queued or in the log and not yet answered.
+    commands: Load,
+    /// Queries not yet answered.
+    pub(super) queries: Load,
     /// Version 2: the first command that was refused; later ones are refused until it comes again,
     /// so that no command overtakes another.
     refused_from: Option<RequestId>,
@@ -34,6 +37,29 @@ pub(super) struct Bound {
     pub(super) generation: Generation,
 }
 
+/// How many requests wait for their answers, and their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    count: usize,
+    bytes: usize,
+}
+
+impl Load {
+    pub(super) fn has_room(&self, bytes: usize, count_max: usize, bytes_max: usize) -> bool {
+        self.count < count_max && self.bytes + bytes <= bytes_max
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn remove(&mut self, bytes: usize) {
+        self.count = self.count.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 impl Connection {
     pub(super) fn new(remote: String) -> Self {
         Self {
@@ -41,22 +67,27 @@ impl Connection {
             version: None,
             bound: None,
             is_opening: false,
+            is_closing: false,
             queue: VecDeque::new(),
             in_round: false,
-            commands: 0,
-            command_bytes: 0,
+            commands: Load::default(),
+            queries: Load::default(),
             refused_from: None,
         }
     }
 
-    /// Whether a command of `bytes` may be queued. A `false` is remembered.
+    /// Whether a command of `bytes`, or the giving up of one, may be queued. A `false` is
+    /// remembered.
     pub(super) fn admits(&mut self, request: RequestId, bytes: usize) -> bool {
         let keeps_order = self.version == Some(Version::V2);
         if keeps_order && self.refused_from.is_some_and(|first| request > first) {
             return false;
         }
-        let has_room = self.commands < limits::SESSION_PENDING_MAX
-            && self.command_bytes + bytes <= limits::SESSION_PENDING_BYTES_MAX;
+        let has_room = self.commands.has_room(
+            bytes,
+            limits::SESSION_PENDING_MAX,
+            limits::SESSION_PENDING_BYTES_MAX,
+        );
         if has_room {
             self.refused_from = None;
         } else if keeps_order {
@@ -74,13 +105,20 @@ impl Connection {
     }
 
     pub(super) fn count_command(&mut self, bytes: usize) {
-        self.commands += 1;
-        self.command_bytes += bytes;
+        self.commands.add(bytes);
     }
 
     pub(super) fn discount_command(&mut self, bytes: usize) {
-        self.commands = self.commands.saturating_sub(1);
-        self.command_bytes = self.command_bytes.saturating_sub(bytes);
+        self.commands.remove(bytes);
+    }
+
+    /// Whether a query of `bytes` may wait for its answer.
+    pub(super) fn admits_query(&self, bytes: usize) -> bool {
+        self.queries.has_room(
+            bytes,
+            limits::SESSION_PENDING_MAX,
+            limits::SESSION_PENDING_BYTES_MAX,
+        )
     }
 }
 

@@ -1,13 +1,13 @@
 //! From a client's message to an operation in a batch.
 
 use quorate_core::entry::{Entry, Operation};
-use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
-use quorate_protocol::{Capabilities, CreationKey, Nonce, RequestId, SessionId, Version};
+use quorate_protocol::v2::{Outcome, ServerMessage, SessionCloseReason};
+use quorate_protocol::{RequestId, Version};
 
 use super::connection::Bound;
 use super::edge::ConnectionId;
+use super::opening::Asked;
 use super::queue::{Batch, Origin, Queued, Taken};
-use super::reads::Read;
 use super::wire::{self, Inbound};
 use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
@@ -31,6 +31,13 @@ impl Gateway {
             );
             self.parts.edge.close(id);
             return;
+        }
+        if connection.version.is_some_and(|spoken| spoken != version) {
+            tracing::info!(
+                remote = connection.remote,
+                "closed a connection: it changed its protocol version"
+            );
+            return self.close_session(id, SessionCloseReason::ProtocolError, None);
         }
         connection.version = Some(version);
         match wire::decode(version, frame) {
@@ -70,25 +77,19 @@ impl Gateway {
                 sequence,
                 capabilities,
             } => {
-                if self.refuses_opening(id, nonce) {
-                    return;
-                }
-                if let Err(error) = capabilities.check() {
-                    let message = error.to_string();
-                    return self.reject(id, nonce, RejectReason::InvalidCapabilities, message);
-                }
-                let operation =
-                    self.create_operation(creation_key, timeout_ms, sequence, capabilities);
-                self.open(
-                    id,
-                    operation,
-                    Origin::Create {
-                        connection: id,
-                        nonce,
-                    },
-                );
+                let asked = Asked {
+                    creation_key,
+                    timeout_ms,
+                    sequence,
+                    capabilities,
+                };
+                self.create_session(id, nonce, asked);
             }
-            Inbound::Continue { session, nonce } => self.continue_session(id, session, nonce),
+            Inbound::Continue {
+                session,
+                secret,
+                nonce,
+            } => self.continue_session(id, session, secret, nonce),
             _ if !matches!(self.role, Role::Leading(_)) => self.not_serving(id, version, inbound),
             Inbound::KeepAlive { timestamp } => self.keep_alive(id, timestamp),
             Inbound::Command {
@@ -101,153 +102,13 @@ impl Gateway {
             Inbound::Void {
                 request,
                 lowest_pending,
-            } => {
-                let Some(bound) = self.bound(id) else { return };
-                let operation = Operation::Void {
-                    session: bound.session,
-                    generation: bound.generation,
-                    request,
-                    lowest_pending,
-                };
-                let origin = Origin::Command {
-                    connection: id,
-                    request,
-                    bytes: 0,
-                };
-                self.count_command(id, 0);
-                self.enqueue(id, Queued { operation, origin });
-            }
-            Inbound::Acknowledge { up_to } => {
-                let Some(bound) = self.bound(id) else { return };
-                let operation = Operation::Acknowledge {
-                    session: bound.session,
-                    generation: bound.generation,
-                    up_to,
-                };
-                self.enqueue(
-                    id,
-                    Queued {
-                        operation,
-                        origin: Origin::Acknowledge {
-                            session: bound.session,
-                        },
-                    },
-                );
-            }
-            Inbound::Close => {
-                let Some(bound) = self.bound(id) else { return };
-                let operation = Operation::CloseSession {
-                    session: bound.session,
-                    generation: bound.generation,
-                };
-                self.enqueue(
-                    id,
-                    Queued {
-                        operation,
-                        origin: Origin::Close,
-                    },
-                );
-            }
+            } => self.void(id, request, lowest_pending),
+            Inbound::Acknowledge { up_to } => self.acknowledge(id, up_to),
+            Inbound::Close => self.close(id),
             Inbound::Query {
                 correlation,
                 payload,
-            } => {
-                let Some(bound) = self.bound(id) else { return };
-                let session = bound.session;
-                self.read(Read::Query {
-                    connection: id,
-                    session,
-                    correlation,
-                    payload,
-                });
-            }
-        }
-    }
-
-    fn create_operation(
-        &self,
-        creation_key: CreationKey,
-        timeout_ms: u32,
-        sequence: quorate_core::entry::Sequence,
-        capabilities: Capabilities,
-    ) -> Operation {
-        let random = uuid::Builder::from_random_bytes(self.parts.driver.random());
-        Operation::CreateSession {
-            session: SessionId(random.into_uuid().into_bytes()),
-            creation_key,
-            secret_hash: [0; 32],
-            timeout_ms,
-            sequence,
-            capabilities: capabilities.0,
-        }
-    }
-
-    /// Whether a create or continue must be refused at once; its client is told.
-    fn refuses_opening(&mut self, id: ConnectionId, nonce: Nonce) -> bool {
-        if !matches!(self.role, Role::Leading(_)) {
-            self.reject(id, nonce, RejectReason::NotLeader, String::new());
-            self.parts.edge.close(id);
-            return true;
-        }
-        // A second create on one connection before the first is answered: the answer will come.
-        self.connections
-            .get(&id)
-            .is_none_or(|connection| connection.is_opening)
-    }
-
-    pub(super) fn reject(
-        &self,
-        id: ConnectionId,
-        nonce: Nonce,
-        reason: RejectReason,
-        message: String,
-    ) {
-        let leader = match reason {
-            RejectReason::NotLeader if self.leadership.is_leader => None,
-            RejectReason::NotLeader => self.leader(),
-            _ => None,
-        };
-        self.send(
-            id,
-            ServerMessage::SessionRejected {
-                nonce,
-                reason,
-                leader,
-                message,
-            },
-        );
-    }
-
-    fn continue_session(&mut self, id: ConnectionId, session: Option<SessionId>, nonce: Nonce) {
-        if self.refuses_opening(id, nonce) {
-            return;
-        }
-        let Role::Leading(leading) = &self.role else {
-            return;
-        };
-        match session {
-            Some(session) if leading.sessions.contains_key(&session) => {
-                let origin = Origin::Continue {
-                    connection: id,
-                    nonce,
-                    session,
-                };
-                self.open(id, Operation::ContinueSession { session }, origin);
-            }
-            // Certainty first: a leader that was deposed and does not know it must not tell a
-            // client that its session is gone.
-            _ => self.read(Read::Continue {
-                connection: id,
-                session,
-                nonce,
-            }),
-        }
-    }
-
-    pub(super) fn open(&mut self, id: ConnectionId, operation: Operation, origin: Origin) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.is_opening = true;
-            self.enqueue(id, Queued { operation, origin });
+            } => self.query(id, correlation, payload),
         }
     }
 
@@ -268,7 +129,7 @@ impl Gateway {
     }
 
     /// The session of a connection. Without one its client is told to open one again.
-    fn bound(&mut self, id: ConnectionId) -> Option<Bound> {
+    pub(super) fn bound(&mut self, id: ConnectionId) -> Option<Bound> {
         let connection = self.connections.get(&id)?;
         if connection.bound.is_none() {
             match connection.version {
@@ -296,8 +157,10 @@ impl Gateway {
         }
         let now = self.parts.driver.now();
         if let Role::Leading(leading) = &mut self.role {
-            leading.refresh(bound.session, now);
-            self.send(id, ServerMessage::KeepAliveResponse { timestamp });
+            // About to be expired: no answer, so that its client does not count on it.
+            if leading.refresh(bound.session, id, now) {
+                self.send(id, ServerMessage::KeepAliveResponse { timestamp });
+            }
         }
     }
 
@@ -309,21 +172,14 @@ impl Gateway {
         payload: Vec<u8>,
     ) {
         let Some(bound) = self.bound(id) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
         let bytes = payload.len();
         let bytes_max = quorate_protocol::limits::COMMAND_BYTES_MAX;
         if bytes > bytes_max {
-            connection.refuse_from(request);
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.refuse_from(request);
+            }
             let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
             return self.respond(id, request, None, Outcome::TooLarge { bytes_max });
-        }
-        if !connection.admits(request, bytes) {
-            let outcome = Outcome::Overloaded {
-                retry_after_ms: RETRY_AFTER_MS,
-            };
-            return self.respond(id, request, None, outcome);
         }
         let operation = Operation::Command {
             session: bound.session,
@@ -332,19 +188,85 @@ impl Gateway {
             lowest_pending,
             payload,
         };
+        self.enqueue_command(id, request, bytes, operation);
+    }
+
+    /// An id that is given up takes its turn like a command: what follows waits for it.
+    fn void(&mut self, id: ConnectionId, request: RequestId, lowest_pending: RequestId) {
+        let Some(bound) = self.bound(id) else { return };
+        let operation = Operation::Void {
+            session: bound.session,
+            generation: bound.generation,
+            request,
+            lowest_pending,
+        };
+        self.enqueue_command(id, request, 0, operation);
+    }
+
+    fn enqueue_command(
+        &mut self,
+        id: ConnectionId,
+        request: RequestId,
+        bytes: usize,
+        operation: Operation,
+    ) {
+        let at = self.parts.driver.now();
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if !connection.admits(request, bytes) {
+            let outcome = Outcome::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            };
+            return self.respond(id, request, None, outcome);
+        }
+        connection.count_command(bytes);
         let origin = Origin::Command {
             connection: id,
             request,
             bytes,
+            at,
         };
-        self.count_command(id, bytes);
         self.enqueue(id, Queued { operation, origin });
     }
 
-    fn count_command(&mut self, id: ConnectionId, bytes: usize) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.count_command(bytes);
+    fn acknowledge(&mut self, id: ConnectionId, up_to: RequestId) {
+        let Some(bound) = self.bound(id) else { return };
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Some(live) = leading.sessions.get_mut(&bound.session) else {
+            return;
+        };
+        // What covers nothing that was sent here, or nothing new, leaves no trace in the log.
+        if live.connection != Some(id) || !live.sender.takes_acknowledgement(up_to) {
+            return;
         }
+        let operation = Operation::Acknowledge {
+            session: bound.session,
+            generation: bound.generation,
+            up_to,
+        };
+        let origin = Origin::Acknowledge {
+            session: bound.session,
+        };
+        self.enqueue(id, Queued { operation, origin });
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        let Some(bound) = self.bound(id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.is_closing, true) {
+            return;
+        }
+        let operation = Operation::CloseSession {
+            session: bound.session,
+            generation: bound.generation,
+        };
+        let origin = Origin::Close { connection: id };
+        self.enqueue(id, Queued { operation, origin });
     }
 
     pub(super) fn enqueue(&mut self, id: ConnectionId, queued: Queued) {

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 
 use quorate_core::entry::Operation;
-use quorate_protocol::{Nonce, RequestId, SessionId};
+use quorate_protocol::{Nonce, RequestId, SessionId, SessionSecret};
 
 use super::edge::ConnectionId;
+use crate::drive::Instant;
 
 /// A batch is closed at this many bytes.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -21,6 +22,7 @@ pub(super) enum Origin {
     Create {
         connection: ConnectionId,
         nonce: Nonce,
+        secret: SessionSecret,
     },
     Continue {
         connection: ConnectionId,
@@ -31,11 +33,15 @@ pub(super) enum Origin {
         connection: ConnectionId,
         request: RequestId,
         bytes: usize,
+        /// When it arrived.
+        at: Instant,
     },
     Acknowledge {
         session: SessionId,
     },
-    Close,
+    Close {
+        connection: ConnectionId,
+    },
     Expire {
         session: SessionId,
     },

@@ -1,29 +1,37 @@
 //! Reads that need to know that this node still leads: queries, continues of unknown sessions,
 //! expiries. One ReadIndex serves all that came before it.
 
-use quorate_core::entry::Operation;
+use quorate_protocol::limits::COMMAND_BYTES_MAX;
 use quorate_protocol::v2::{Outcome, RejectReason};
-use quorate_protocol::{Nonce, SessionId};
+use quorate_protocol::{Nonce, SessionId, SessionSecret};
 
 use super::edge::ConnectionId;
-use super::queue::Origin;
+use super::proposals::RETRY_AFTER_MS;
 use super::wire::{self, Correlation};
 use super::{Gateway, Role};
+use crate::drive::Instant;
+use crate::metrics::{Metrics, RequestKind, RequestOutcome, Slug, observe};
 
 /// Waits for a ReadIndex.
 pub(super) enum Read {
-    Query {
-        connection: ConnectionId,
-        session: SessionId,
-        correlation: Correlation,
-        payload: Vec<u8>,
-    },
+    Query(Query),
     Continue {
         connection: ConnectionId,
         session: Option<SessionId>,
+        secret: SessionSecret,
         nonce: Nonce,
     },
     Expiry,
+}
+
+/// A client's query.
+pub(super) struct Query {
+    connection: ConnectionId,
+    session: SessionId,
+    correlation: Correlation,
+    payload: Vec<u8>,
+    /// When it arrived.
+    at: Instant,
 }
 
 /// A ReadIndex has ended.
@@ -34,18 +42,58 @@ pub(super) struct ReadsDone {
     is_confirmed: bool,
 }
 
-/// Reads that wait at most; beyond, queries are refused as overloaded.
-const READS_MAX: usize = 65_536;
+/// Queries of all connections that wait for their answers, and their bytes; beyond, they are refused
+/// as overloaded.
+const QUERIES_MAX: usize = 65_536;
+const QUERIES_BYTES_MAX: usize = 64 << 20;
 /// ReadIndex rounds under way at one time.
 const ROUNDS_MAX: usize = 2;
 /// Queries that one thread runs one after the other.
 const QUERIES_PER_TASK: usize = 64;
+/// Threads that run queries at one time.
+const QUERY_TASKS_MAX: usize = 8;
 
 impl Gateway {
-    pub(super) fn read(&mut self, read: Read) {
-        if self.reads.len() >= READS_MAX && !matches!(read, Read::Expiry) {
-            return self.refuse_read(read);
+    pub(super) fn query(&mut self, id: ConnectionId, correlation: Correlation, payload: Vec<u8>) {
+        let Some(bound) = self.bound(id) else { return };
+        let bytes = payload.len();
+        if bytes > COMMAND_BYTES_MAX {
+            let bytes_max = u32::try_from(COMMAND_BYTES_MAX).unwrap_or(u32::MAX);
+            return self.answer(id, correlation, Outcome::TooLarge { bytes_max });
         }
+        let has_room = self.queries.has_room(bytes, QUERIES_MAX, QUERIES_BYTES_MAX);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if !has_room || !connection.admits_query(bytes) {
+            let outcome = Outcome::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            };
+            return self.answer(id, correlation, outcome);
+        }
+        connection.queries.add(bytes);
+        self.queries.add(bytes);
+        let at = self.parts.driver.now();
+        self.read(Read::Query(Query {
+            connection: id,
+            session: bound.session,
+            correlation,
+            payload,
+            at,
+        }));
+    }
+
+    /// Answers a query that was not run.
+    fn answer(&self, id: ConnectionId, correlation: Correlation, outcome: Outcome) {
+        count(&self.parts.metrics, &outcome);
+        if let Some(frame) = wire::encode_answer(correlation, 0, outcome) {
+            self.parts.edge.send(id, frame.into());
+        }
+    }
+
+    /// Queues what needs a ReadIndex: queries up to their limit, one opening a connection, and one
+    /// expiry.
+    pub(super) fn read(&mut self, read: Read) {
         self.reads.push(read);
     }
 
@@ -83,100 +131,127 @@ impl Gateway {
             }
             return;
         }
-        let mut queries = Vec::new();
         for read in done.reads {
             match read {
-                Read::Query {
-                    connection,
-                    session,
-                    correlation,
-                    payload,
-                } => {
-                    queries.push((connection, session, correlation, payload));
-                }
+                Read::Query(query) => self.queries_ready.push_back(query),
                 Read::Continue {
                     connection,
                     session,
+                    secret,
                     nonce,
-                } => {
-                    self.continue_unknown(connection, session, nonce);
-                }
+                } => self.continue_unknown(connection, session, &secret, nonce),
                 Read::Expiry => self.expire_overdue(),
             }
         }
-        self.run_queries(queries);
     }
 
-    fn continue_unknown(&mut self, id: ConnectionId, session: Option<SessionId>, nonce: Nonce) {
-        let Role::Leading(leading) = &self.role else {
-            return;
-        };
-        match session.filter(|session| leading.sessions.contains_key(session)) {
-            Some(session) => {
-                let origin = Origin::Continue {
-                    connection: id,
-                    nonce,
-                    session,
-                };
-                self.open(id, Operation::ContinueSession { session }, origin);
-            }
+    fn continue_unknown(
+        &mut self,
+        id: ConnectionId,
+        session: Option<SessionId>,
+        secret: &SessionSecret,
+        nonce: Nonce,
+    ) {
+        match self.may_continue(session, secret) {
+            Some(session) => self.open_again(id, session, nonce),
             None => {
+                self.opened(id);
                 self.reject(id, nonce, RejectReason::SessionExpired, String::new());
                 self.parts.edge.close(id);
             }
         }
     }
 
-    fn run_queries(&mut self, queries: Vec<(ConnectionId, SessionId, Correlation, Vec<u8>)>) {
-        let mut queries = queries.into_iter().peekable();
-        while queries.peek().is_some() {
-            let chunk: Vec<_> = queries.by_ref().take(QUERIES_PER_TASK).collect();
+    /// Runs queries on a few threads, a lot each, so that a slow one holds up few others.
+    pub(super) fn start_queries(&mut self) {
+        while !self.queries_ready.is_empty() && self.queries_done.len() < QUERY_TASKS_MAX {
+            let free = QUERY_TASKS_MAX - self.queries_done.len();
+            let share = self.queries_ready.len().div_ceil(free);
+            let lot: Vec<Query> = self
+                .queries_ready
+                .drain(..share.min(QUERIES_PER_TASK))
+                .collect();
             let state = self.parts.state.clone();
             let runner = self.parts.queries.clone();
             let edge = std::sync::Arc::clone(&self.parts.edge);
+            let metrics = std::sync::Arc::clone(&self.parts.metrics);
             let driver = self.parts.driver.clone();
             self.queries_done.push(Box::pin(async move {
+                let clock = driver.clone();
                 driver
                     .blocking(move || {
                         // The index first: the view is then at least as new.
                         let index = state.applied().map_or(0, |position| position.index);
                         let view = state.view();
-                        for (connection, session, correlation, payload) in chunk {
-                            let outcome = runner.run(&view, index, Some(session), &payload);
-                            if let Some(frame) = wire::encode_answer(correlation, index, outcome) {
-                                edge.send(connection, frame.into());
+                        let mut done = Vec::with_capacity(lot.len());
+                        for query in lot {
+                            let session = Some(query.session);
+                            let outcome = runner.run(&view, index, session, &query.payload);
+                            count(&metrics, &outcome);
+                            let elapsed = clock.now().saturating_duration_since(query.at);
+                            let kind = RequestKind {
+                                kind: Slug("query"),
+                            };
+                            let durations = &metrics.client_request_duration;
+                            observe(&durations.get_or_create(&kind), elapsed);
+                            let frame = wire::encode_answer(query.correlation, index, outcome);
+                            if let Some(frame) = frame {
+                                edge.send(query.connection, frame.into());
                             }
+                            done.push((query.connection, query.payload.len()));
                         }
+                        done
                     })
-                    .await;
+                    .await
             }));
         }
     }
 
+    pub(super) fn queries_answered(&mut self, done: &[(ConnectionId, usize)]) {
+        for (id, bytes) in done {
+            self.query_ended(*id, *bytes);
+        }
+    }
+
+    fn query_ended(&mut self, id: ConnectionId, bytes: usize) {
+        self.queries.remove(bytes);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.queries.remove(bytes);
+        }
+    }
+
     pub(super) fn refuse_read(&mut self, read: Read) {
-        let leader = if self.leadership.is_leader {
-            None
-        } else {
-            self.leader()
-        };
         match read {
-            Read::Query {
-                connection,
-                correlation,
-                ..
-            } => {
+            Read::Query(query) => {
+                self.query_ended(query.connection, query.payload.len());
+                let leader = if self.leadership.is_leader {
+                    None
+                } else {
+                    self.leader()
+                };
                 let outcome = Outcome::NotLeader { leader };
-                if let Some(frame) = wire::encode_answer(correlation, 0, outcome) {
-                    self.parts.edge.send(connection, frame.into());
-                }
+                self.answer(query.connection, query.correlation, outcome);
             }
             Read::Continue {
                 connection, nonce, ..
             } => {
+                self.opened(connection);
                 self.reject(connection, nonce, RejectReason::NotLeader, String::new());
                 self.parts.edge.close(connection);
             }
             Read::Expiry => {}
         }
     }
+}
+
+fn count(metrics: &Metrics, outcome: &Outcome) {
+    let slug = match outcome {
+        Outcome::Success { .. } => "answered",
+        other => wire::slug(other),
+    };
+    let label = RequestOutcome {
+        kind: Slug("query"),
+        outcome: Slug(slug),
+    };
+    metrics.client_requests.get_or_create(&label).inc();
 }

@@ -1,10 +1,15 @@
 //! Requests to clients: one sender per connection reads the outbox in order, with a cursor.
 
+use std::time::Duration;
+
 use quorate_core::query;
 use quorate_protocol::SessionId;
 use quorate_protocol::v2::ServerMessage;
 
 use super::{Gateway, Role};
+
+/// Unacknowledged requests are looked for at least this often.
+const RESEND_ROUND_MAX: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Sends what the session's outbox holds, as far as its connection has room.
@@ -57,6 +62,10 @@ impl Gateway {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
+        if now < leading.resend_at {
+            return;
+        }
+        leading.resend_at = now + (interval / 4).min(RESEND_ROUND_MAX);
         let mut late = Vec::new();
         for (session, live) in &mut leading.sessions {
             if live

@@ -133,6 +133,8 @@ impl Gateway {
             next_timer_us: loaded.next_timer_us,
             firing: BTreeSet::new(),
             is_confirming_expiry: false,
+            earliest: now,
+            resend_at: now,
         }));
         self.serving.send_replace(true);
     }

@@ -27,7 +27,9 @@ impl Gateway {
             leading.postpone(late);
         }
         leading.time.adjust(now, clocks);
-        if !leading.is_confirming_expiry && !leading.overdue(now, 1).is_empty() {
+        // What is queued already is expired first: an entry holds no more than one such lot.
+        let has_room = self.own.len() < OWN_OPERATIONS_MAX;
+        if has_room && !leading.is_confirming_expiry && !leading.overdue(now, 1).is_empty() {
             leading.is_confirming_expiry = true;
             self.read(Read::Expiry);
         }

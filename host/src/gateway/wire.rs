@@ -3,7 +3,8 @@
 use quorate_core::entry::Sequence;
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{
-    Capabilities, CreationKey, DecodeError, Nonce, RequestId, SessionId, Version, v1, v2,
+    Capabilities, CreationKey, DecodeError, NodeId, Nonce, RequestId, SessionId, SessionSecret,
+    Version, v1, v2,
 };
 
 /// What a client asks.
@@ -19,6 +20,7 @@ pub(super) enum Inbound {
     Continue {
         /// `None`: a text that cannot name a session of ours.
         session: Option<SessionId>,
+        secret: SessionSecret,
         nonce: Nonce,
     },
     KeepAlive {
@@ -79,6 +81,7 @@ fn from_v1(message: v1::ClientMessage) -> Inbound {
         },
         M::ContinueSession { session, nonce } => Inbound::Continue {
             session: session.parse().ok(),
+            secret: SessionSecret::NONE,
             nonce,
         },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
@@ -121,8 +124,13 @@ fn from_v2(message: v2::ClientMessage) -> Inbound {
             sequence: Sequence::Consecutive,
             capabilities,
         },
-        M::ContinueSession { session, nonce, .. } => Inbound::Continue {
+        M::ContinueSession {
+            session,
+            secret,
+            nonce,
+        } => Inbound::Continue {
             session: Some(session),
+            secret,
             nonce,
         },
         M::KeepAlive { timestamp } => Inbound::KeepAlive { timestamp },
@@ -157,10 +165,14 @@ fn from_v2(message: v2::ClientMessage) -> Inbound {
 }
 
 /// A message's bytes in the client's version. `None`: that version has no word for it; its client
-/// asks again, or notices by itself.
-pub(super) fn encode(version: Version, message: ServerMessage) -> Option<Vec<u8>> {
+/// asks again, or notices by itself. `name` tells a member's name, which only version 1 uses.
+pub(super) fn encode(
+    version: Version,
+    message: ServerMessage,
+    name: impl Fn(NodeId) -> Option<String>,
+) -> Option<Vec<u8>> {
     let encoded = match version {
-        Version::V1 => to_v1(message)?.encode(),
+        Version::V1 => to_v1(message, name)?.encode(),
         Version::V2 => message.encode(),
     };
     match encoded {
@@ -186,6 +198,7 @@ pub(super) fn encode_answer(
                 applied_index: applied_index.into(),
                 outcome,
             },
+            |_| None,
         ),
         Correlation::Text(correlation) => match outcome {
             Outcome::Success { payload } | Outcome::ApplicationError { payload, .. } => {
@@ -201,12 +214,45 @@ pub(super) fn encode_answer(
     }
 }
 
-/// Version 1 names a member by its configured text; a node that it has no name for is `node-<id>`.
-fn member_name(leader: Option<v2::Member>) -> Option<String> {
-    leader.map(|member| format!("node-{}", member.node))
+/// How a request ended, as metrics name it.
+pub(super) fn slug(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success { .. } => "applied",
+        Outcome::ApplicationError { .. } => "application-error",
+        Outcome::Trapped { .. } => "trapped",
+        Outcome::Conflict => "conflict",
+        Outcome::Evicted => "evicted",
+        Outcome::OutOfOrder { .. } => "out-of-order",
+        Outcome::Overloaded { .. } => "overloaded",
+        Outcome::Migrating => "migrating",
+        Outcome::NotLeader { .. } => "not-leader",
+        Outcome::Fenced => "fenced",
+        Outcome::TooLarge { .. } => "too-large",
+        Outcome::Void => "void",
+        Outcome::NoModule => "no-module",
+        Outcome::NoSession => "no-session",
+        _ => "unknown",
+    }
 }
 
-fn to_v1(message: ServerMessage) -> Option<v1::ServerMessage> {
+/// Why a session was not opened, as metrics name it.
+pub(super) fn reject_slug(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::NotLeader => "not-leader",
+        RejectReason::SessionExpired => "session-expired",
+        RejectReason::InvalidCapabilities => "invalid-capabilities",
+        RejectReason::Overloaded => "overloaded",
+        RejectReason::TooManySessions => "too-many-sessions",
+        _ => "other",
+    }
+}
+
+/// Version 1 names a member by the text in its clients' configuration.
+fn to_v1(
+    message: ServerMessage,
+    name: impl Fn(NodeId) -> Option<String>,
+) -> Option<v1::ServerMessage> {
+    let member_name = |leader: Option<v2::Member>| leader.and_then(|member| name(member.node));
     use ServerMessage as M;
     Some(match message {
         M::SessionCreated { nonce, session, .. } => v1::ServerMessage::SessionCreated {

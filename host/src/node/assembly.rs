@@ -16,7 +16,7 @@ use super::{formation, housekeeping};
 use crate::consensus::machine::{Applier, Machine, Recent};
 use crate::consensus::me::Me;
 use crate::consensus::network::client::Network;
-use crate::consensus::network::server::{Join, PeerService};
+use crate::consensus::network::server::{Join, PeerService, Serving};
 use crate::consensus::network::{Service, Transport};
 use crate::consensus::rpc::{Introduction, NodeName};
 use crate::consensus::types::{LogId, Member, NodeId};
@@ -80,6 +80,8 @@ pub struct Environment {
     pub genesis: Arc<Genesis>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where the hash after each entry is kept.
+    pub recent: Arc<Recent>,
 }
 
 /// Why an assembly did not start.
@@ -103,6 +105,12 @@ pub enum Error {
         /// The log's newest entry.
         last: u64,
     },
+    /// The log is gone, and with it the vote and what was acknowledged since the last fold.
+    #[error(
+        "state.redb exists and raft.redb does not: a node without its log must not take part again; \
+         empty its data directory and add it under a new node id"
+    )]
+    NoLog,
     /// What was committed cannot be applied.
     #[error("what was committed cannot be applied again: {0}")]
     Replay(Fault),
@@ -148,14 +156,15 @@ impl Assembly {
             engine,
             genesis,
             metrics,
+            recent,
         } = environment;
         let failure = Arc::new(Failure::default());
         let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
-        let recent = Arc::new(Recent::default());
+        recent.begin_at(&state).map_err(Error::Replay)?;
         let modules: Arc<dyn Modules> = engine.clone();
         let applier = Applier::new(
             state.clone(),
-            modules,
+            Arc::clone(&modules),
             Arc::clone(&recent),
             Arc::clone(&metrics),
             driver.clone(),
@@ -176,7 +185,7 @@ impl Assembly {
             driver.clone(),
             Arc::clone(&metrics),
         );
-        let (machine, apply_loop) = Machine::new(applier, Arc::clone(&failure));
+        let (machine, apply_loop) = Machine::new(applier, log.clone(), Arc::clone(&failure));
         let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
         let config = raft_config(&settings)?;
         let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
@@ -189,16 +198,20 @@ impl Assembly {
             client: settings.me.client.clone(),
             admin: settings.me.admin.clone(),
             cluster_name: settings.cluster_name.clone(),
+            node_name: settings.me.name.clone(),
         };
         let join = joining(log.clone(), state.clone());
-        let service = Arc::new(PeerService::new(
+        let service = Arc::new(PeerService::new(Serving {
             raft,
-            me.clone(),
-            state.clone(),
-            driver.clone(),
-            introduction.clone(),
-            Arc::clone(&join),
-        ));
+            me: me.clone(),
+            state: state.clone(),
+            disk: Arc::clone(&disk),
+            modules,
+            driver: driver.clone(),
+            metrics: Arc::clone(&metrics),
+            introduction: introduction.clone(),
+            join: Arc::clone(&join),
+        }));
         let queries = Queries::new(engine, Arc::clone(&failure));
         let (gateway, handle, asks) = Gateway::new(gateway::Parts {
             driver: driver.clone(),
@@ -225,10 +238,16 @@ impl Assembly {
             consensus: consensus.clone(),
             log: log.clone(),
             state: state.clone(),
+            disk,
             failure: Arc::clone(&failure),
             metrics,
             settings,
         })));
+        tasks.push(driver.task(housekeeping::scrub(
+            driver.clone(),
+            state.clone(),
+            Arc::clone(&failure),
+        )));
         Ok(Self {
             driver,
             consensus,
@@ -252,6 +271,11 @@ impl Assembly {
     /// Consensus.
     pub fn consensus(&self) -> &Consensus {
         &self.consensus
+    }
+
+    /// The log.
+    pub fn log(&self) -> &LogStore {
+        &self.log
     }
 
     /// The state.
@@ -331,6 +355,10 @@ impl Assembly {
     }
 }
 
+/// The node's files.
+pub(super) const LOG_FILE: &str = log::FILE;
+pub(super) const STATE_FILE: &str = "state.redb";
+
 /// Opens both files and makes sure that they belong together.
 async fn open(
     driver: &Driver,
@@ -342,6 +370,9 @@ async fn open(
         node,
         new_incarnation: driver.random(),
     };
+    if disk.exists(STATE_FILE)? && !disk.exists(LOG_FILE)? {
+        return Err(Error::NoLog);
+    }
     let observer: Arc<dyn CommitObserver> = Arc::new(CommitTimes(Arc::clone(metrics)));
     let log = LogStore::open(
         driver,
@@ -372,6 +403,9 @@ async fn open(
         // A snapshot was installed and the process ended before the log was purged to it.
         log.set_purge_floor(applied.index).await?;
         log.purge(LogId::from(applied)).await?;
+    }
+    if let Some(durable) = state.durable_applied() {
+        log.set_purge_floor(durable.index).await?;
     }
     Ok((log, state))
 }

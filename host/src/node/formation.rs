@@ -75,6 +75,10 @@ impl Formation {
     /// One round of asking everybody. An error says what is missing.
     async fn round(&self) -> Result<(), String> {
         let node = self.settings.node;
+        let cluster = self.me.cluster();
+        if cluster != [0; 16] && cluster != self.me.name().incarnation {
+            return Err("this node belongs to another cluster, whose leader has not called".into());
+        }
         let mut members = BTreeMap::new();
         let incarnation = self.me.name().incarnation;
         members.insert(
@@ -134,6 +138,7 @@ impl Formation {
             raft: address.to_owned(),
             client: answer.client,
             admin: answer.admin,
+            name: answer.node_name,
         })
     }
 }

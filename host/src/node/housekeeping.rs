@@ -7,10 +7,11 @@ use quorate_core::query;
 use quorate_core::state::Fault;
 use tokio::sync::watch;
 
-use super::assembly::Settings;
+use super::assembly::{LOG_FILE, STATE_FILE, Settings};
 use crate::consensus::{Consensus, Failure};
 use crate::drive::Driver;
-use crate::metrics::{Metrics, ModuleInfo, Peer};
+use crate::metrics::{File, Metrics, ModuleInfo, Peer, Slug};
+use crate::store::disk::Disk;
 use crate::store::log::LogStore;
 use crate::store::state::StateStore;
 
@@ -20,6 +21,7 @@ pub(super) struct House {
     pub(super) consensus: Consensus,
     pub(super) log: LogStore,
     pub(super) state: StateStore,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) failure: Arc<Failure>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
@@ -35,7 +37,6 @@ const FOLLOWER_KEEPS: u64 = 4;
 /// Looks after the node until it fails.
 pub(super) async fn keep(house: House) {
     let mut state_failed = house.state.failed();
-    let mut purged = 0;
     loop {
         tokio::select! {
             fault = house.failure.wait() => return house.stop_serving(fault.message).await,
@@ -45,9 +46,30 @@ pub(super) async fn keep(house: House) {
             fault = failed(&mut state_failed) => house.failure.set(fault),
             () = house.driver.sleep(ROUND) => {
                 house.gauge();
-                house.purge(&mut purged).await;
+                house.measure_files().await;
+                house.purge().await;
+                if let Some(fatal) = house.consensus.fatal() {
+                    house.failure.set(Fault::new(format!("consensus has ended: {fatal}")));
+                }
             }
         }
+    }
+}
+
+/// Between two passes over the file.
+const SCRUB_PAUSE: Duration = Duration::from_secs(600);
+
+/// Reads the state's file again and again, at its bounded rate: damage is found while other nodes
+/// still have what was lost.
+pub(super) async fn scrub(driver: Driver, state: StateStore, failure: Arc<Failure>) {
+    loop {
+        driver.sleep(SCRUB_PAUSE).await;
+        let started = driver.now();
+        if let Err(fault) = state.scrub().await {
+            return failure.set(fault);
+        }
+        let took = driver.now().saturating_duration_since(started);
+        tracing::debug!(?took, "scrubbed the state");
     }
 }
 
@@ -109,9 +131,26 @@ impl House {
         }
     }
 
+    async fn measure_files(&self) {
+        let disk = Arc::clone(&self.disk);
+        let sizes = self.driver.blocking(move || {
+            [("raft", LOG_FILE), ("state", STATE_FILE)].map(|(label, name)| {
+                let length = disk.open(name).and_then(|file| file.length());
+                (label, length)
+            })
+        });
+        for (label, length) in sizes.await {
+            // The next round measures what this one could not.
+            let Ok(length) = length else { continue };
+            let file = File { file: Slug(label) };
+            let gauge = self.metrics.db_size.get_or_create(&file).clone();
+            gauge.set(i64::try_from(length).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Purges the log once it is over its budget, up to what is durable in the state, and on the
     /// leader not beyond what a live follower still needs.
-    async fn purge(&self, purged: &mut u64) {
+    async fn purge(&self) {
         let Some(durable) = self.state.durable_applied() else {
             return;
         };
@@ -138,13 +177,24 @@ impl House {
                 .min();
             up_to = up_to.min(behind.unwrap_or(up_to));
         }
-        if up_to <= *purged || up_to < bounds.first {
+        if let Some(held) = self.state.held_snapshot() {
+            // Whoever receives it goes on from there.
+            up_to = up_to.min(held.index);
+        }
+        if up_to < bounds.first {
             return;
         }
-        // openraft purges only what a snapshot contains.
+        // openraft purges only what a snapshot contains, and builds one in its own time: what this
+        // round asks for, a later one purges to.
         let trigger = self.consensus.raft().trigger();
-        if trigger.snapshot().await.is_ok() && trigger.purge_log(up_to).await.is_ok() {
-            *purged = up_to;
+        let snapshot = self.consensus.snapshot_index();
+        let asked = match snapshot {
+            Some(index) if index >= bounds.first => trigger.purge_log(up_to.min(index)).await,
+            _ => Ok(()),
+        };
+        if asked.is_ok() && snapshot.is_none_or(|index| index < up_to) {
+            // An error means that consensus has stopped.
+            let _ = trigger.snapshot().await;
         }
     }
 

@@ -28,8 +28,7 @@ pub(super) struct NodeStatus {
     metrics: Metrics,
     driver: Driver,
     started: Instant,
-    /// While the node starts.
-    no_index: watch::Sender<u64>,
+    recent: Arc<Recent>,
     running: OnceLock<Running>,
 }
 
@@ -39,7 +38,6 @@ struct Running {
     consensus: Consensus,
     state: StateStore,
     queries: Queries,
-    recent: Arc<Recent>,
     failure: Arc<Failure>,
     me: Me,
 }
@@ -48,7 +46,12 @@ struct Running {
 const APPLY_LAG_MAX: u64 = 1024;
 
 impl NodeStatus {
-    pub(super) fn new(config: &Config, metrics: Metrics, driver: Driver) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        metrics: Metrics,
+        recent: Arc<Recent>,
+        driver: Driver,
+    ) -> Self {
         Self {
             node: config.node.id,
             name: config.node_name(),
@@ -56,7 +59,7 @@ impl NodeStatus {
             metrics,
             started: driver.now(),
             driver,
-            no_index: watch::Sender::new(0),
+            recent,
             running: OnceLock::new(),
         }
     }
@@ -67,7 +70,6 @@ impl NodeStatus {
             consensus: assembly.consensus().clone(),
             state: assembly.state().clone(),
             queries: assembly.queries().clone(),
-            recent: Arc::clone(assembly.recent()),
             failure: Arc::clone(assembly.failure()),
             me: assembly.me().clone(),
         };
@@ -243,16 +245,11 @@ impl AdminSource for NodeStatus {
     }
 
     fn applied(&self) -> watch::Receiver<u64> {
-        match self.running.get() {
-            Some(running) => running.recent.applied(),
-            None => self.no_index.subscribe(),
-        }
+        self.recent.applied()
     }
 
     fn hashes(&self) -> Vec<(u64, [u8; 32])> {
-        self.running
-            .get()
-            .map_or_else(Vec::new, |running| running.recent.all())
+        self.recent.all()
     }
 
     fn payload_from_json(

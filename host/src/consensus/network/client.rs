@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::v2::RaftNetworkV2;
@@ -16,11 +15,14 @@ use openraft::raft::{
 use super::super::handle::Clocks;
 use super::super::machine::SnapshotData;
 use super::super::me::Me;
-use super::super::rpc::{self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin};
+use super::super::rpc::{
+    self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
+};
 use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
 use super::{Lane, Link, LinkError, Transport};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer, observe};
+use crate::store::state::SnapshotError;
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -154,16 +156,21 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             .peer_sent_bytes
             .get_or_create(&peer)
             .clone();
-        let bodies = input.map(move |request| {
+        let mut bodies = input.map(move |request| {
             let body = rpc::encode_append(&request);
             sent.inc_by(body.len() as u64);
             body
         });
-        let frames: BoxStream<'static, Bytes> =
-            stream::once(async move { opening }).chain(bodies).boxed();
-        let opened = self.link.stream(frames);
+        let link = Arc::clone(&self.link);
         Box::pin(async move {
-            let answers = opened.await.map_err(rpc_error)?;
+            // The input waits before its first request while openraft backs off from this peer: to
+            // connect before that would be to try again without a pause.
+            let Some(first) = bodies.next().await else {
+                let nothing: openraft::base::BoxStream<'s, _> = Box::pin(stream::empty());
+                return Ok(nothing);
+            };
+            let frames = stream::iter([opening, first]).chain(bodies).boxed();
+            let answers = link.stream(frames).await.map_err(rpc_error)?;
             let answers = answers.map(|answer| {
                 rpc::decode_stream_result(&answer.map_err(rpc_error)?).map_err(undecodable)
             });
@@ -247,10 +254,21 @@ impl PeerNetwork {
                 "only a snapshot of this node is sent",
             )));
         };
-        let reader = own
-            .open()
-            .await
-            .map_err(|error| io(std::io::Error::other(error)))?;
+        let failed = |error: SnapshotError| match error {
+            // It was held for too long: openraft asks for the current one and begins again. A
+            // storage error would end it.
+            SnapshotError::Expired { .. } => StreamingError::Unreachable(Unreachable::new(&error)),
+            error => io(std::io::Error::other(error)),
+        };
+        let reader = own.open().await.map_err(failed)?;
+        let bytes = i64::try_from(reader.bytes()).unwrap_or(i64::MAX);
+        self.network.metrics.snapshot_bytes.set(bytes);
+        tracing::info!(
+            to = self.target.node,
+            id = own.id(),
+            bytes,
+            "sends a snapshot"
+        );
         let begin = SnapshotBegin {
             vote,
             id: own.id().to_owned(),
@@ -262,16 +280,20 @@ impl PeerNetwork {
             let number = match answer {
                 SnapshotAnswer::Vote(vote) => {
                     reader.finish();
+                    tracing::info!(to = self.target.node, id = own.id(), "sent a snapshot");
                     return Ok(SnapshotResponse::new(vote));
                 }
                 SnapshotAnswer::Next(number) => number,
             };
             let chunk = reader.chunk(number).await;
-            answer = match chunk.map_err(|error| io(std::io::Error::other(error)))? {
-                Some(chunk) => {
-                    let mut body = Vec::with_capacity(8 + chunk.len());
-                    body.extend_from_slice(&number.to_be_bytes());
-                    body.extend_from_slice(&chunk);
+            answer = match chunk.map_err(failed)? {
+                Some(bytes) => {
+                    let chunk = SnapshotChunk {
+                        id: own.id().to_owned(),
+                        number,
+                        bytes,
+                    };
+                    let body = chunk.encode();
                     self.ask_snapshot(Kind::SnapshotChunk, &body).await?
                 }
                 None => {

@@ -9,16 +9,22 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
-use tokio::sync::Mutex;
+use quorate_core::module::Modules;
+use quorate_core::query;
+use tokio::sync::{Mutex, oneshot};
 
 use super::super::handle::Raft;
 use super::super::machine::{SnapshotData, received_meta};
 use super::super::me::Me;
-use super::super::rpc::{self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin};
-use super::super::types::Snapshot;
+use super::super::rpc::{
+    self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
+};
+use super::super::types::{Snapshot, Vote};
 use super::{Refused, Service};
 use crate::drive::Driver;
+use crate::metrics::{Metrics, Peer};
 use crate::store::BoxFuture;
+use crate::store::disk::Disk;
 use crate::store::state::{SnapshotReceiver, StateStore};
 
 /// Persists the cluster that this node joins, in both files.
@@ -26,26 +32,54 @@ pub type Join = Arc<dyn Fn([u8; 16]) -> BoxFuture<'static, std::io::Result<()>> 
 
 /// What the service works with.
 #[derive(Clone)]
+pub struct Serving {
+    /// Takes what is admitted.
+    pub raft: Raft,
+    /// Who this node is.
+    pub me: Me,
+    /// Receives snapshots.
+    pub state: StateStore,
+    /// Where snapshots are received: its free space bounds them.
+    pub disk: Arc<dyn Disk>,
+    /// Compiles what a snapshot has in force before it is installed.
+    pub modules: Arc<dyn Modules>,
+    /// Time and tasks.
+    pub driver: Driver,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How this node introduces itself.
+    pub introduction: Introduction,
+    /// Persists the cluster that it joins.
+    pub join: Join,
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Answers peers.
+#[derive(Clone)]
 pub struct PeerService {
-    raft: Raft,
-    me: Me,
-    state: StateStore,
-    driver: Driver,
-    introduction: Arc<Introduction>,
-    join: Join,
+    serving: Arc<Serving>,
     joining: Arc<Mutex<()>>,
+    /// One snapshot is received at a time; the newest to begin takes the place.
     receiving: Arc<Mutex<Option<Receiving>>>,
 }
 
 struct Receiving {
     id: String,
     receiver: SnapshotReceiver,
+    bytes: u64,
 }
 
 impl fmt::Debug for PeerService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerService")
-            .field("me", &self.me)
+            .field("me", &self.serving.me)
             .finish_non_exhaustive()
     }
 }
@@ -55,6 +89,9 @@ const APPLY_LAG_MAX: u64 = 256;
 /// Longest that an append is held back.
 const HOLD_MAX: Duration = Duration::from_secs(30);
 const HOLD_STEP: Duration = Duration::from_millis(5);
+/// Space that receiving a snapshot leaves free, beside as much again as was received: the database
+/// that is made of it.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 
 fn refused(reason: impl fmt::Display) -> Refused {
     Refused {
@@ -63,22 +100,10 @@ fn refused(reason: impl fmt::Display) -> Refused {
 }
 
 impl PeerService {
-    /// Serves `raft`.
-    pub fn new(
-        raft: Raft,
-        me: Me,
-        state: StateStore,
-        driver: Driver,
-        introduction: Introduction,
-        join: Join,
-    ) -> Self {
+    /// A service over these parts.
+    pub fn new(serving: Serving) -> Self {
         Self {
-            raft,
-            me,
-            state,
-            driver,
-            introduction: Arc::new(introduction),
-            join,
+            serving: Arc::new(serving),
             joining: Arc::default(),
             receiving: Arc::default(),
         }
@@ -87,7 +112,7 @@ impl PeerService {
     /// Refuses a call whose addressee is not this node, or whose sender is not who the membership
     /// says. Ids that the membership does not know pass: this node may be behind.
     async fn admit(&self, envelope: &Envelope) -> Result<(), Refused> {
-        let me = self.me.name();
+        let me = self.serving.me.name();
         if envelope.to != me {
             return Err(refused(format!(
                 "this is node {}, and the call is for node {}, or for an earlier data directory of \
@@ -95,7 +120,13 @@ impl PeerService {
                 me.node, envelope.to.node
             )));
         }
-        let cluster = self.me.cluster();
+        let cluster = self.serving.me.cluster();
+        if envelope.cluster == [0; 16] {
+            return Err(refused(format!(
+                "node {} belongs to no cluster",
+                envelope.from.node
+            )));
+        }
         if cluster != [0; 16] && envelope.cluster != cluster {
             return Err(refused(format!(
                 "node {} belongs to another cluster",
@@ -103,7 +134,7 @@ impl PeerService {
             )));
         }
         {
-            let metrics = self.raft.metrics();
+            let metrics = self.serving.raft.metrics();
             let metrics = metrics.borrow_watched();
             let known = metrics
                 .membership_config
@@ -116,7 +147,7 @@ impl PeerService {
                 )));
             }
         }
-        if cluster == [0; 16] && envelope.cluster != [0; 16] {
+        if cluster == [0; 16] {
             self.join_cluster(envelope.cluster).await?;
         }
         Ok(())
@@ -125,10 +156,10 @@ impl PeerService {
     /// A fresh node takes the cluster's id from the first call that names its own incarnation.
     async fn join_cluster(&self, cluster: [u8; 16]) -> Result<(), Refused> {
         let _joining = self.joining.lock().await;
-        let known = self.me.cluster();
+        let known = self.serving.me.cluster();
         if known == [0; 16] {
-            (self.join)(cluster).await.map_err(refused)?;
-            self.me.joined(cluster);
+            (self.serving.join)(cluster).await.map_err(refused)?;
+            self.serving.me.joined(cluster);
             return Ok(());
         }
         if known == cluster {
@@ -138,38 +169,53 @@ impl PeerService {
         }
     }
 
+    fn count_received(&self, envelope: &Envelope, bytes: usize) {
+        let peer = Peer {
+            peer: envelope.from.node,
+        };
+        let received = &self.serving.metrics.peer_received_bytes;
+        received.get_or_create(&peer).inc_by(bytes as u64);
+    }
+
     async fn answer(&self, frame: Bytes) -> Result<Bytes, Refused> {
         let (envelope, body) = Envelope::decode(&frame).map_err(refused)?;
         if envelope.kind == Kind::Introduce {
-            let cluster = self.me.cluster();
+            let cluster = self.serving.me.cluster();
             return Ok(Introduction {
                 cluster,
-                ..(*self.introduction).clone()
+                ..self.serving.introduction.clone()
             }
             .encode());
         }
         self.admit(&envelope).await?;
+        self.count_received(&envelope, frame.len());
         let body = frame.slice_ref(body);
         match envelope.kind {
             Kind::Append => {
                 let request = rpc::decode_append(&body).map_err(refused)?;
-                let answer = self.raft.append_entries(request).await.map_err(refused)?;
-                Ok(rpc::encode_appended(&answer, self.driver.wall_us()))
+                let answer = self
+                    .serving
+                    .raft
+                    .append_entries(request)
+                    .await
+                    .map_err(refused)?;
+                Ok(rpc::encode_appended(&answer, self.serving.driver.wall_us()))
             }
             Kind::Vote => {
                 let request = rpc::decode_vote_request(&body).map_err(refused)?;
-                let answer = self.raft.vote(request).await.map_err(refused)?;
+                let answer = self.serving.raft.vote(request).await.map_err(refused)?;
                 Ok(rpc::encode_vote_response(&answer))
             }
             Kind::PreVote => {
                 let request = rpc::decode_vote_request(&body).map_err(refused)?;
-                let answer = self.raft.pre_vote(request).await.map_err(refused)?;
+                let answer = self.serving.raft.pre_vote(request).await.map_err(refused)?;
                 Ok(rpc::encode_vote_response(&answer))
             }
             Kind::Transfer => {
                 let (from, last_log_id) = rpc::decode_transfer(&body).map_err(refused)?;
-                let request = TransferLeaderRequest::new(from, self.me.name().node, last_log_id);
-                match self.raft.handle_transfer_leader(request).await {
+                let request =
+                    TransferLeaderRequest::new(from, self.serving.me.name().node, last_log_id);
+                match self.serving.raft.handle_transfer_leader(request).await {
                     Ok(Ok(())) => Ok(Bytes::new()),
                     Ok(Err(error)) => Err(refused(error)),
                     Err(error) => Err(refused(error)),
@@ -190,73 +236,135 @@ impl PeerService {
 
     /// Goes on with the snapshot that is being received, if it is the same one.
     async fn begin_snapshot(&self, begin: SnapshotBegin) -> Result<Bytes, Refused> {
+        if let Some(vote) = self.higher_vote(&begin) {
+            return Ok(SnapshotAnswer::Vote(vote).encode());
+        }
         let mut receiving = self.receiving.lock().await;
         if let Some(receiving) = &*receiving
             && receiving.id == begin.id
         {
             return Ok(SnapshotAnswer::Next(receiving.receiver.next_chunk()).encode());
         }
+        // What was received of another one goes before there is a new file.
         *receiving = None;
-        let receiver = self.state.receive().await.map_err(refused)?;
+        tracing::info!(id = begin.id, "receives a snapshot");
+        let receiver = self.serving.state.receive().await.map_err(refused)?;
         let next = receiver.next_chunk();
         *receiving = Some(Receiving {
             id: begin.id,
             receiver,
+            bytes: 0,
         });
         Ok(SnapshotAnswer::Next(next).encode())
     }
 
+    /// This node's vote, if it is for a later leader: a deposed one must not end the transfer of its
+    /// successor.
+    fn higher_vote(&self, begin: &SnapshotBegin) -> Option<Vote> {
+        let metrics = self.serving.raft.metrics();
+        let own = metrics.borrow_watched().vote;
+        (own > begin.vote).then_some(own)
+    }
+
     async fn take_chunk(&self, body: &Bytes) -> Result<Bytes, Refused> {
-        let Some((number, _)) = body.split_first_chunk() else {
-            return Err(refused("a chunk without its number"));
-        };
-        let number = u64::from_be_bytes(*number);
+        let chunk = SnapshotChunk::decode(body).map_err(refused)?;
         let mut receiving = self.receiving.lock().await;
-        let Some(open) = &mut *receiving else {
-            return Err(refused("no snapshot is being received"));
+        let Some(open) = receiving.as_mut().filter(|open| open.id == chunk.id) else {
+            return Err(refused("this snapshot is not being received"));
         };
-        if let Err(error) = open.receiver.accept(number, body.slice(8..)).await {
+        let received = open.bytes + chunk.bytes.len() as u64;
+        if let Err(refusal) = self.check_space(received).await {
+            *receiving = None;
+            return Err(refusal);
+        }
+        if let Err(error) = open.receiver.accept(chunk.number, chunk.bytes).await {
             *receiving = None;
             return Err(refused(error));
         }
+        open.bytes = received;
         Ok(SnapshotAnswer::Next(open.receiver.next_chunk()).encode())
     }
 
-    /// Everything that takes time (hashes, the new file, fsync) is done before openraft is told.
+    async fn check_space(&self, received: u64) -> Result<(), Refused> {
+        let disk = Arc::clone(&self.serving.disk);
+        let free = self.serving.driver.blocking(move || disk.free_bytes());
+        let free = free.await.map_err(refused)?;
+        let needed = received.saturating_add(FREE_BYTES_MIN);
+        if free < needed {
+            return Err(refused(format!(
+                "no space for a snapshot: {free} bytes are free, {needed} are needed"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Everything that takes time (hashes, the new file, fsync, compiling) is done before openraft
+    /// is told. It goes on if the caller gives up: the next call finds it done.
     async fn install(&self, begin: SnapshotBegin) -> Result<Bytes, Refused> {
+        if let Some(vote) = self.higher_vote(&begin) {
+            return Ok(SnapshotAnswer::Vote(vote).encode());
+        }
+        let (answer, answered) = oneshot::channel();
+        let service = self.clone();
+        let _detached = self.serving.driver.task(async move {
+            // The caller may have given up.
+            let _ = answer.send(service.install_now(begin).await);
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(refused("this node stops")))
+    }
+
+    async fn install_now(&self, begin: SnapshotBegin) -> Result<Bytes, Refused> {
         let mut receiving = self.receiving.lock().await;
         let Some(open) = receiving.take_if(|open| open.id == begin.id) else {
-            return Err(refused("another snapshot is being received"));
+            return Err(refused("this snapshot is not being received"));
         };
+        let bytes = open.bytes;
         let received = open.receiver.finish().await.map_err(refused)?;
+        let view = received.view();
+        let modules = Arc::clone(&self.serving.modules);
+        let loading = move || query::load_active(&*view, &*modules);
+        let loaded = self.serving.driver.blocking(loading).await;
+        loaded.map_err(refused)?;
         let meta = received_meta(&received).map_err(refused)?;
+        let index = received.position().index;
         let snapshot = Snapshot {
             meta,
             snapshot: SnapshotData::Received(Box::new(received)),
         };
-        let answer = self.raft.install_full_snapshot(begin.vote, snapshot).await;
-        Ok(SnapshotAnswer::Vote(answer.map_err(refused)?.vote).encode())
+        let installed = self
+            .serving
+            .raft
+            .install_full_snapshot(begin.vote, snapshot);
+        let answer = installed.await.map_err(refused)?;
+        let metrics = &self.serving.metrics;
+        metrics
+            .snapshot_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        tracing::info!(id = begin.id, index, bytes, "installed a snapshot");
+        Ok(SnapshotAnswer::Vote(answer.vote).encode())
     }
 
     /// Holds an append back while this node is too far behind in applying. Heartbeats and votes go
     /// past it.
     async fn hold(&self) -> Result<(), Refused> {
-        let started = self.driver.now();
+        let started = self.serving.driver.now();
         while self.is_behind() {
-            if self.driver.now().saturating_duration_since(started) > HOLD_MAX {
+            if self.serving.driver.now().saturating_duration_since(started) > HOLD_MAX {
                 return Err(refused("this node is too far behind in applying"));
             }
-            self.driver.sleep(HOLD_STEP).await;
+            self.serving.driver.sleep(HOLD_STEP).await;
         }
         Ok(())
     }
 
     fn is_behind(&self) -> bool {
-        let metrics = self.raft.metrics();
+        let metrics = self.serving.raft.metrics();
         let metrics = metrics.borrow_watched();
         let committed = metrics.local_committed.map_or(0, |id| id.index);
         let applied = metrics.last_applied.map_or(0, |id| id.index);
-        committed.saturating_sub(applied) > APPLY_LAG_MAX || self.state.over_cap()
+        committed.saturating_sub(applied) > APPLY_LAG_MAX || self.serving.state.over_cap()
     }
 }
 
@@ -279,11 +387,17 @@ impl Service for PeerService {
                 return Err(refused("a stream carries appends"));
             }
             self.admit(&envelope).await?;
-            let raft = self.raft.clone();
+            let peer = Peer {
+                peer: envelope.from.node,
+            };
+            let received = &self.serving.metrics.peer_received_bytes;
+            let received = received.get_or_create(&peer).clone();
+            let raft = self.serving.raft.clone();
             // A frame that does not decode, or cannot be taken, ends the stream.
             let requests = frames
                 .then(move |body| {
                     let service = Arc::clone(&self);
+                    received.inc_by(body.len() as u64);
                     async move {
                         service.hold().await?;
                         rpc::decode_append(&body).map_err(refused)

@@ -1,0 +1,232 @@
+//! A session of version 2 straight over TCP: just enough ZMTP to be a DEALER, and a window of commands.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use quorate_client::protocol::v2::{ClientMessage, Outcome, ServerMessage};
+use quorate_client::protocol::{Capabilities, CreationKey, Nonce, RequestId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::load::{Phase, Sets, latencies};
+
+const GREETING_BYTES: usize = 64;
+const LONG: u8 = 0x02;
+const COMMAND: u8 = 0x04;
+/// Longest frame that a node sends here; anything longer is a mistake.
+const FRAME_BYTES_MAX: usize = 2 << 20;
+
+/// A session that was created.
+pub(crate) struct Session {
+    wire: Wire,
+}
+
+/// A connection that reads and writes ZMTP frames.
+struct Wire {
+    stream: TcpStream,
+    incoming: Vec<u8>,
+    /// How much of `incoming` was taken.
+    taken: usize,
+    outgoing: Vec<u8>,
+}
+
+impl Session {
+    pub(crate) async fn create(address: &str) -> Result<Self> {
+        /// The cluster is new, so counting makes keys that are not in use.
+        static SESSIONS: AtomicU64 = AtomicU64::new(1);
+        let key = u128::from(SESSIONS.fetch_add(1, Ordering::Relaxed));
+        let mut wire = Wire::connect(address).await?;
+        let create = ClientMessage::CreateSession {
+            nonce: Nonce::new(1).context("one is not zero")?,
+            creation_key: CreationKey(key.to_be_bytes()),
+            timeout_ms: 0,
+            capabilities: Capabilities::default(),
+        };
+        wire.put(0, &create.encode()?);
+        wire.flush().await?;
+        match ServerMessage::decode(&wire.message().await?)? {
+            ServerMessage::SessionCreated { .. } => Ok(Self { wire }),
+            other => bail!("no session: {other:?}"),
+        }
+    }
+
+    /// Keeps `window` commands under way until the end of the measurement.
+    pub(crate) async fn load(
+        mut self,
+        window: usize,
+        mut sets: Sets,
+        phase: Arc<Phase>,
+    ) -> Result<Histogram<u64>> {
+        let mut latencies = latencies()?;
+        let mut pending = Pending::default();
+        for _ in 0..window {
+            pending.send(&mut self.wire, &mut sets, &phase)?;
+        }
+        while !phase.has_ended() {
+            self.wire.flush().await?;
+            let mut message = Some(self.wire.message().await?);
+            // All that has arrived, then one write.
+            while let Some(frame) = message {
+                if let Some(started) = pending.answered(&frame)?
+                    && phase.is_measuring()
+                {
+                    latencies.record(u64::try_from(started.elapsed().as_micros())?)?;
+                }
+                pending.send(&mut self.wire, &mut sets, &phase)?;
+                message = self.wire.arrived()?;
+            }
+        }
+        Ok(latencies)
+    }
+}
+
+/// Commands without an answer, by id. The cluster answers a session in its order.
+#[derive(Default)]
+struct Pending {
+    sent: u64,
+    /// When each was sent; `None` if its time does not count.
+    started: VecDeque<Option<Instant>>,
+}
+
+impl Pending {
+    fn send(&mut self, wire: &mut Wire, sets: &mut Sets, phase: &Phase) -> Result<()> {
+        self.sent += 1;
+        self.started
+            .push_back(phase.is_measuring().then(Instant::now));
+        let command = ClientMessage::Command {
+            request: RequestId(self.sent),
+            lowest_pending: RequestId(self.sent + 1 - self.started.len() as u64),
+            payload: sets.next(),
+        };
+        wire.put(0, &command.encode()?);
+        Ok(())
+    }
+
+    /// When the command was sent that is answered here, if that counts.
+    fn answered(&mut self, frame: &[u8]) -> Result<Option<Instant>> {
+        let expected = self.sent + 1 - self.started.len() as u64;
+        match ServerMessage::decode(frame)? {
+            ServerMessage::CommandResponse {
+                request,
+                outcome: Outcome::Success { .. },
+                ..
+            } => {
+                ensure!(
+                    request.get() == expected,
+                    "answer {request} came before {expected}"
+                );
+                self.started.pop_front().context("an answer to nothing")
+            }
+            other => bail!("a command failed: {other:?}"),
+        }
+    }
+}
+
+impl Wire {
+    async fn connect(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut wire = Self {
+            stream,
+            incoming: Vec::new(),
+            taken: 0,
+            outgoing: Vec::new(),
+        };
+        let mut greeting = [0; GREETING_BYTES];
+        greeting[0] = 0xff;
+        greeting[9] = 0x7f;
+        greeting[10] = 3;
+        greeting[12..16].copy_from_slice(b"NULL");
+        wire.outgoing.extend_from_slice(&greeting);
+        wire.put(COMMAND, b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER");
+        wire.flush().await?;
+        wire.stream.read_exact(&mut greeting).await?;
+        let (flags, ready) = wire.frame().await?;
+        ensure!(
+            flags & COMMAND != 0 && ready.starts_with(b"\x05READY"),
+            "no READY: {ready:?}"
+        );
+        Ok(wire)
+    }
+
+    fn put(&mut self, flags: u8, body: &[u8]) {
+        match u8::try_from(body.len()) {
+            Ok(length) => self.outgoing.extend_from_slice(&[flags, length]),
+            Err(_) => {
+                self.outgoing.push(flags | LONG);
+                self.outgoing
+                    .extend_from_slice(&(body.len() as u64).to_be_bytes());
+            }
+        }
+        self.outgoing.extend_from_slice(body);
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.stream.write_all(&self.outgoing).await?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// The next message, waited for.
+    async fn message(&mut self) -> Result<Vec<u8>> {
+        loop {
+            let (flags, body) = self.frame().await?;
+            if flags & COMMAND == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<(u8, Vec<u8>)> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(frame);
+            }
+            self.incoming.drain(..self.taken);
+            self.taken = 0;
+            ensure!(
+                self.stream.read_buf(&mut self.incoming).await? != 0,
+                "the node hung up"
+            );
+        }
+    }
+
+    /// The next message, if it is there already.
+    fn arrived(&mut self) -> Result<Option<Vec<u8>>> {
+        while let Some((flags, body)) = self.take()? {
+            if flags & COMMAND == 0 {
+                return Ok(Some(body));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
+        let bytes = &self.incoming[self.taken..];
+        let Some(&flags) = bytes.first() else {
+            return Ok(None);
+        };
+        let (head, length) = if flags & LONG == 0 {
+            let Some(&length) = bytes.get(1) else {
+                return Ok(None);
+            };
+            (2, usize::from(length))
+        } else {
+            let Some(length) = bytes.get(1..9) else {
+                return Ok(None);
+            };
+            (9, usize::try_from(u64::from_be_bytes(length.try_into()?))?)
+        };
+        ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
+        let Some(body) = bytes.get(head..head + length) else {
+            return Ok(None);
+        };
+        let frame = (flags, body.to_vec());
+        self.taken += head + length;
+        Ok(Some(frame))
+    }
+}

@@ -1,0 +1,387 @@
+//! Three nodes in memory, in virtual time: what a cluster does that one node cannot.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod memory;
+
+use std::collections::BTreeMap;
+
+use memory::{Host, Opened, Peer, Wires, done, found, get, nonce, set, until};
+use quorate_host::store::memory_disk::{Fault, MemoryDisk};
+use quorate_protocol::v2::{ClientMessage, Outcome, RejectReason, ServerMessage};
+use quorate_protocol::{Capabilities, CreationKey};
+
+const NODES: u64 = 3;
+
+/// Nodes by id, and what connects them.
+struct Cluster {
+    hosts: BTreeMap<u64, Host>,
+    wires: Wires,
+    log_keep_bytes: u64,
+}
+
+impl Cluster {
+    async fn form(log_keep_bytes: u64) -> Self {
+        let mut cluster = Self {
+            hosts: BTreeMap::new(),
+            wires: Wires::default(),
+            log_keep_bytes,
+        };
+        for node in 1..=NODES {
+            cluster.start(node, MemoryDisk::new()).await;
+        }
+        for host in cluster.hosts.values() {
+            host.ready().await;
+        }
+        cluster
+    }
+
+    async fn start(&mut self, node: u64, disk: MemoryDisk) {
+        let wires = self.wires.clone();
+        let host = Host::launch(disk, node, NODES, wires, self.log_keep_bytes).await;
+        self.hosts.insert(node, host.unwrap());
+    }
+
+    async fn stop(&mut self, node: u64) -> MemoryDisk {
+        self.wires.cut(node);
+        self.hosts.remove(&node).unwrap().stop().await
+    }
+
+    /// Waits for a leader that serves.
+    async fn leader(&self) -> u64 {
+        let serving = || {
+            let mut hosts = self.hosts.iter();
+            hosts.find(|(_, host)| host.assembly.gateway().is_serving())
+        };
+        until("a leader serves", || serving().is_some()).await;
+        *serving().unwrap().0
+    }
+
+    fn follower(&self, leader: u64) -> u64 {
+        *self.hosts.keys().find(|node| **node != leader).unwrap()
+    }
+
+    /// A connection to whoever leads.
+    async fn connect(&self) -> Peer {
+        let leader = self.leader().await;
+        self.hosts[&leader].connect().await
+    }
+
+    async fn equal(&self) {
+        until("all nodes have the same state", || {
+            let mut states = self.hosts.values().map(Host::state);
+            let first = states.next().unwrap();
+            states.all(|state| state == first)
+        })
+        .await;
+    }
+}
+
+async fn resumed(peer: &mut Peer, opened: &Opened) {
+    let answer = peer.resume(opened).await;
+    assert!(
+        matches!(answer, ServerMessage::SessionContinued { .. }),
+        "{answer:?}"
+    );
+}
+
+/// FAULTS 32, 39.
+#[tokio::test(start_paused = true)]
+async fn a_session_goes_on_when_its_leader_is_gone() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let mut peer = cluster.connect().await;
+    let opened = peer.create_with([1; 16], 5_000).await;
+    peer.command(1, set("a", "1")).await;
+    let first = peer.frame().await.unwrap();
+    let leader = cluster.leader().await;
+    let disk = cluster.stop(leader).await;
+
+    let mut peer = cluster.connect().await;
+    resumed(&mut peer, &opened).await;
+    peer.command(1, set("a", "1")).await;
+    assert_eq!(peer.frame().await.unwrap(), first);
+    assert_eq!(peer.call(2, set("a", "2")).await, done());
+
+    cluster.start(leader, disk).await;
+    cluster.equal().await;
+}
+
+/// FAULTS 89.
+#[tokio::test(start_paused = true)]
+async fn a_follower_far_behind_catches_up_by_a_snapshot() {
+    let mut cluster = Cluster::form(1).await;
+    let mut peer = cluster.connect().await;
+    let opened = peer.create_with([1; 16], 60_000).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower(leader);
+    let disk = cluster.stop(follower).await;
+    for request in 1..=1_400 {
+        assert_eq!(
+            peer.call(request, set("a", &request.to_string())).await,
+            done()
+        );
+    }
+    let host = &cluster.hosts[&leader];
+    until("the leader purges its log", || host.first_entry() > 200).await;
+
+    cluster.start(follower, disk).await;
+    cluster.equal().await;
+    let behind = &cluster.hosts[&follower];
+    until("the follower has installed a snapshot", || {
+        behind.metrics.snapshot_bytes.get() > 0 && behind.first_entry() > 0
+    })
+    .await;
+
+    // What it has is enough to lead with.
+    let others: Vec<u64> = cluster.hosts.keys().copied().collect();
+    cluster.hosts[&leader]
+        .assembly
+        .hand_over(std::time::Duration::from_secs(10))
+        .await;
+    assert_eq!(others.len(), 3);
+    let mut peer = cluster.connect().await;
+    resumed(&mut peer, &opened).await;
+    let payload = found("1400");
+    assert_eq!(
+        peer.call(1_401, get("a")).await,
+        Outcome::Success { payload }
+    );
+
+    // And it survives a restart, with a log that begins after the snapshot.
+    let disk = cluster.stop(follower).await;
+    cluster.start(follower, disk).await;
+    cluster.equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_in_the_middle_of_traffic_loses_nothing() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let mut peer = cluster.connect().await;
+    let opened = peer.create_with([1; 16], 60_000).await;
+    let mut request = 0;
+    for round in 0..6 {
+        // A command that is not awaited is on its way while a node goes down.
+        peer.command(request + 1, set("a", &(request + 1).to_string()))
+            .await;
+        let leader = cluster.leader().await;
+        let node = match round % 2 {
+            0 => leader,
+            _ => cluster.follower(leader),
+        };
+        let disk = cluster.stop(node).await;
+        cluster.start(node, disk).await;
+        peer = cluster.connect().await;
+        resumed(&mut peer, &opened).await;
+        for _ in 0..10 {
+            request += 1;
+            let outcome = peer.call(request, set("a", &request.to_string())).await;
+            assert_eq!(outcome, done());
+        }
+    }
+    let payload = found(&request.to_string());
+    assert_eq!(
+        peer.call(request + 1, get("a")).await,
+        Outcome::Success { payload }
+    );
+    cluster.equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_names_the_leader() {
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peer = cluster.hosts[&cluster.follower(leader)].connect().await;
+    peer.send(ClientMessage::CreateSession {
+        nonce: nonce(4),
+        creation_key: CreationKey([1; 16]),
+        timeout_ms: 0,
+        capabilities: Capabilities::default(),
+    })
+    .await;
+    match peer.next().await {
+        ServerMessage::SessionRejected {
+            reason: RejectReason::NotLeader,
+            leader: Some(named),
+            ..
+        } => assert_eq!(named.node.0, leader),
+        other => panic!("unexpected: {other:?}"),
+    }
+    assert_eq!(peer.frame().await, None);
+}
+
+/// FAULTS 85.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_neither_reads_nor_keeps_sessions_alive() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peer = cluster.hosts[&leader].connect().await;
+    peer.create_with([1; 16], 60_000).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+    let others: Vec<u64> = cluster.hosts.keys().copied().collect();
+    // The others are gone: this node may still believe that it leads.
+    for node in others.into_iter().filter(|node| *node != leader) {
+        cluster.stop(node).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    peer.send(ClientMessage::KeepAlive { timestamp: 1 }).await;
+    peer.send(ClientMessage::Query {
+        correlation: 1,
+        consistency: quorate_protocol::v2::Consistency::Linearizable,
+        payload: get("a"),
+    })
+    .await;
+    // It may refuse, be silent for long, or say that it leads no more; it may not answer.
+    let told = tokio::time::timeout(std::time::Duration::from_secs(30), peer.frame()).await;
+    if let Ok(Some(frame)) = told {
+        let message = ServerMessage::decode(&frame).unwrap();
+        let is_refusal = matches!(
+            message,
+            ServerMessage::SessionClosed { .. }
+                | ServerMessage::QueryResponse {
+                    outcome: Outcome::NotLeader { .. },
+                    ..
+                }
+        );
+        assert!(is_refusal, "{message:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_no_answer_when_a_cluster_forms() {
+    let wires = Wires::default();
+    let mut hosts = Vec::new();
+    for node in 1..NODES {
+        let disk = MemoryDisk::new();
+        let host = Host::launch(disk, node, NODES, wires.clone(), 1 << 30).await;
+        hosts.push(host.unwrap());
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    for host in &hosts {
+        assert_eq!(
+            host.assembly.me().cluster(),
+            [0; 16],
+            "a majority formed it"
+        );
+    }
+    let last = Host::launch(MemoryDisk::new(), NODES, NODES, wires, 1 << 30).await;
+    hosts.push(last.unwrap());
+    for host in &hosts {
+        host.ready().await;
+    }
+}
+
+/// FAULTS 87.
+#[tokio::test(start_paused = true)]
+async fn a_node_with_an_emptied_directory_stays_out_and_forms_no_other_cluster() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    // Node 1 is the one that initialises.
+    cluster.stop(1).await;
+    cluster.start(1, MemoryDisk::new()).await;
+    let mut peer = cluster.connect().await;
+    peer.create_with([1; 16], 60_000).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    let emptied = &cluster.hosts[&1];
+    assert_eq!(emptied.assembly.me().cluster(), [0; 16]);
+    assert_eq!(emptied.state().0, 0);
+    assert_ne!(cluster.leader().await, 1);
+}
+
+/// FAULTS 74.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_disk_fails_acknowledges_nothing_more_and_another_takes_over() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peer = cluster.hosts[&leader].connect().await;
+    let opened = peer.create_with([1; 16], 60_000).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+    cluster.hosts[&leader].disk.arm(Some(Fault::Change(0)));
+    peer.command(2, set("a", "2")).await;
+    let fault = cluster.hosts[&leader].assembly.failure().wait().await;
+    assert!(fault.message.contains("raft.redb"), "{fault}");
+
+    // The process goes on, its consensus does not; what it answered before is kept.
+    let failed = cluster.hosts.remove(&leader).unwrap();
+    let next = cluster.leader().await;
+    assert!(!peer.arrived().iter().any(is_success));
+    let mut peer = cluster.hosts[&next].connect().await;
+    resumed(&mut peer, &opened).await;
+    assert_eq!(peer.call(2, set("a", "2")).await, done());
+    assert!(!failed.assembly.gateway().is_serving());
+    assert!(failed.assembly.stop().await.is_err());
+}
+
+fn is_success(message: &ServerMessage) -> bool {
+    matches!(
+        message,
+        ServerMessage::CommandResponse {
+            outcome: Outcome::Success { .. },
+            ..
+        }
+    )
+}
+
+/// FAULTS 85.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_loses_what_was_not_committed_and_serves_again_later() {
+    let cluster = Cluster::form(1 << 30).await;
+    let old = cluster.leader().await;
+    let mut cut_off = cluster.hosts[&old].connect().await;
+    let opened = cut_off.create_with([1; 16], 60_000).await;
+    assert_eq!(cut_off.call(1, set("a", "1")).await, done());
+    cluster.wires.isolate(old);
+    for request in 2..=6 {
+        cut_off.command(request, set("a", "lost")).await;
+        cut_off
+            .send(ClientMessage::KeepAlive { timestamp: 1 })
+            .await;
+    }
+    let others = || {
+        let mut others = cluster.hosts.iter().filter(|(node, _)| **node != old);
+        others.find(|(_, host)| host.assembly.gateway().is_serving())
+    };
+    until("another leader serves", || others().is_some()).await;
+    let (_, host) = others().unwrap();
+    let mut peer = host.connect().await;
+    resumed(&mut peer, &opened).await;
+    assert_eq!(peer.call(2, set("a", "kept")).await, done());
+    assert!(!cut_off.arrived().iter().any(is_success));
+
+    cluster.wires.heal();
+    cluster.equal().await;
+    until("the old leader has stepped down", || {
+        !cluster.hosts[&old].assembly.gateway().is_serving()
+    })
+    .await;
+    assert!(!cut_off.arrived().iter().any(is_success));
+
+    // It leads again, with room for as many entries as ever.
+    until_leads(&cluster, old).await;
+    let mut peer = cluster.hosts[&old].connect().await;
+    resumed(&mut peer, &opened).await;
+    let payload = found("kept");
+    assert_eq!(peer.call(3, get("a")).await, Outcome::Success { payload });
+    for request in 4..=20 {
+        peer.command(request, set("a", &request.to_string())).await;
+    }
+    for request in 4..=20 {
+        assert_eq!(peer.response().await, (request, done()));
+    }
+    cluster.equal().await;
+}
+
+/// Moves leadership around until `node` has it.
+async fn until_leads(cluster: &Cluster, node: u64) {
+    for _ in 0..50 {
+        let leader = cluster.leader().await;
+        if leader == node {
+            return;
+        }
+        let time = std::time::Duration::from_secs(5);
+        cluster.hosts[&leader].assembly.hand_over(time).await;
+        until("leadership has moved", || {
+            !cluster.hosts[&leader].assembly.gateway().is_serving()
+        })
+        .await;
+    }
+    panic!("node {node} never leads");
+}

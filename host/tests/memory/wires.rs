@@ -1,0 +1,120 @@
+//! What connects nodes in memory; it can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use quorate_host::consensus::network::{Lane, Link, LinkError, Service, Transport};
+use quorate_host::consensus::types::{Member, NodeId};
+
+/// Who can be reached, by address. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Wires {
+    services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
+    isolated: Arc<Mutex<BTreeSet<String>>>,
+    /// Whose these are.
+    own: String,
+}
+
+impl Wires {
+    /// Those of one node.
+    pub fn of(&self, node: NodeId) -> Self {
+        Self {
+            own: raft_address(node),
+            ..self.clone()
+        }
+    }
+
+    fn reach(&self, address: &str) -> Result<Arc<dyn Service>, LinkError> {
+        let isolated = self.isolated.lock().unwrap();
+        let is_cut = isolated.contains(address) || isolated.contains(&self.own);
+        let services = self.services.lock().unwrap();
+        let service = services.get(address).filter(|_| !is_cut);
+        service.cloned().ok_or_else(|| LinkError::Unreachable {
+            address: address.to_owned(),
+            reason: "nobody listens".to_owned(),
+        })
+    }
+
+    /// This node neither reaches another nor is reached.
+    pub fn isolate(&self, node: NodeId) {
+        self.isolated.lock().unwrap().insert(raft_address(node));
+    }
+
+    /// Everybody reaches everybody.
+    pub fn heal(&self) {
+        self.isolated.lock().unwrap().clear();
+    }
+
+    /// This node can be reached.
+    pub fn serve(&self, node: NodeId, service: Arc<dyn Service>) {
+        let mut services = self.services.lock().unwrap();
+        services.insert(raft_address(node), service);
+    }
+
+    /// Nobody reaches this node any more.
+    pub fn cut(&self, node: NodeId) {
+        self.services.lock().unwrap().remove(&raft_address(node));
+    }
+}
+
+impl Transport for Wires {
+    fn link(&self, _node: NodeId, member: &Member) -> Arc<dyn Link> {
+        Arc::new(Wire {
+            wires: self.clone(),
+            address: member.raft.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Wire {
+    wires: Wires,
+    address: String,
+}
+
+impl Wire {
+    fn broken(&self, reason: String) -> LinkError {
+        let address = self.address.clone();
+        LinkError::Broken { address, reason }
+    }
+}
+
+impl Link for Wire {
+    fn call(&self, _lane: Lane, frame: Bytes) -> BoxFuture<'static, Result<Bytes, LinkError>> {
+        let wire = self.clone();
+        Box::pin(async move {
+            let answer = wire.wires.reach(&wire.address)?.call(frame).await;
+            wire.wires.reach(&wire.address)?;
+            answer.map_err(|refused| wire.broken(refused.reason))
+        })
+    }
+
+    fn stream(
+        &self,
+        frames: BoxStream<'static, Bytes>,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
+        let wire = self.clone();
+        Box::pin(async move {
+            let sender = wire.clone();
+            let frames = frames.take_while(move |_| {
+                std::future::ready(sender.wires.reach(&sender.address).is_ok())
+            });
+            let service = wire.wires.reach(&wire.address)?;
+            let opened = service.stream(frames.boxed()).await;
+            let answers = opened.map_err(|refused| wire.broken(refused.reason))?;
+            let answers = answers.map(move |answer| {
+                wire.wires.reach(&wire.address)?;
+                answer.map_err(|refused| wire.broken(refused.reason))
+            });
+            Ok(answers.boxed())
+        })
+    }
+}
+
+pub fn raft_address(node: NodeId) -> String {
+    format!("n{node}:1")
+}
