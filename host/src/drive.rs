@@ -8,12 +8,13 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// A point on the node's monotonic clock.
 pub type Instant = tokio::time::Instant;
@@ -33,7 +34,29 @@ enum Mode {
         start: Instant,
         wall_start_us: u64,
         wall_offset_us: AtomicI64,
+        sync_max_ms: AtomicU64,
+        tasks: Tasks,
     },
+}
+
+/// How long a simulated disk takes for a sync, at most, unless told otherwise.
+const SYNC_MAX: Duration = Duration::from_millis(4);
+
+tokio::task_local! {
+    /// The simulated node that the current task belongs to.
+    static TASKS: Tasks;
+}
+
+/// The tasks of a simulated node: those that its driver started, and whatever these started.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<Alive>>);
+
+#[derive(Default)]
+struct Alive {
+    is_off: bool,
+    handles: Vec<AbortHandle>,
+    /// Length at which ended tasks are swept out.
+    sweep_at: usize,
 }
 
 /// A task that [`Driver::task`] or a loop that [`Driver::thread`] started. Dropping it detaches it.
@@ -82,6 +105,8 @@ impl Driver {
             start: Instant::now(),
             wall_start_us,
             wall_offset_us,
+            sync_max_ms: AtomicU64::new(SYNC_MAX.as_millis() as u64),
+            tasks: Tasks::default(),
         };
         Self::with_mode(mode, bytes)
     }
@@ -115,6 +140,7 @@ impl Driver {
                 start,
                 wall_start_us,
                 wall_offset_us,
+                ..
             } => {
                 let elapsed = self.now().duration_since(*start).as_micros() as u64;
                 let offset = wall_offset_us.load(Ordering::Relaxed);
@@ -157,13 +183,46 @@ impl Driver {
     }
 
     /// Runs `future` as a task of the current runtime.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the module that starts tasks"
-    )]
     pub fn task(&self, future: impl Future<Output = ()> + Send + 'static) -> Running {
+        let task = match &self.0.mode {
+            Mode::Node => spawn(future),
+            Mode::Simulation { tasks, .. } => tasks.spawn(future),
+        };
         Running {
-            handle: Handle::Task(tokio::spawn(future)),
+            handle: Handle::Task(task),
+        }
+    }
+
+    /// Switches a simulated node off: ends every task of it at its next await, and waits until the
+    /// last one is gone. A task that it starts from now on ends at once. Without effect on a real
+    /// node, whose process ends instead. Not to be awaited by a task of this node.
+    pub async fn switch_off(&self) {
+        let Mode::Simulation { tasks, .. } = &self.0.mode else {
+            return;
+        };
+        for task in tasks.switch_off() {
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// To be awaited before what was written is made durable. Returns at once on a real node, whose
+    /// disk takes its time by itself; a simulated one takes some, drawn from its seed, so that it can
+    /// lose power while something is not durable yet. Cancel-safe.
+    pub async fn before_sync(&self) {
+        if let Mode::Simulation { sync_max_ms, .. } = &self.0.mode {
+            let draw = u64::from(u32::from_be_bytes(self.random()));
+            let ms = draw % (sync_max_ms.load(Ordering::Relaxed) + 1);
+            self.sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
+    /// Makes a simulated disk take up to `sync_max` for a sync: 4 ms otherwise. Without effect on a
+    /// real one.
+    pub fn slow_disk(&self, sync_max: Duration) {
+        if let Mode::Simulation { sync_max_ms, .. } = &self.0.mode {
+            sync_max_ms.store(sync_max.as_millis() as u64, Ordering::Relaxed);
         }
     }
 
@@ -222,6 +281,58 @@ impl Driver {
     }
 }
 
+/// Starts a task that belongs to the same simulated node as the current one, if that belongs to
+/// any.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the module that starts tasks"
+)]
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match TASKS.try_with(Clone::clone) {
+        Ok(tasks) => tasks.spawn(future),
+        Err(_) => tokio::spawn(future),
+    }
+}
+
+impl Tasks {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts tasks"
+    )]
+    fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let task = tokio::spawn(TASKS.scope(self.clone(), future));
+        let mut alive = self.alive();
+        if alive.is_off {
+            task.abort();
+        }
+        if alive.handles.len() >= alive.sweep_at {
+            alive.handles.retain(|task| !task.is_finished());
+            alive.sweep_at = 64 + 2 * alive.handles.len();
+        }
+        alive.handles.push(task.abort_handle());
+        task
+    }
+
+    fn switch_off(&self) -> Vec<AbortHandle> {
+        let mut alive = self.alive();
+        alive.is_off = true;
+        for task in &alive.handles {
+            task.abort();
+        }
+        std::mem::take(&mut alive.handles)
+    }
+
+    fn alive(&self) -> MutexGuard<'_, Alive> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Running {
     /// Waits for the end of the task or loop, also an end by panic.
     pub async fn ended(self) {
@@ -239,3 +350,7 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "drive_test.rs"]
+mod tests;

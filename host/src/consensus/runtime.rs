@@ -88,7 +88,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        Tokio::spawn(future)
+        crate::drive::spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -94,10 +94,13 @@ impl Writer {
                 (view.take_batch(), view.is_closing)
             };
             match batch {
-                Some(batch) => match self.commit(database, &batch) {
-                    Ok(()) => shared.complete(batch),
-                    Err(error) => return shared.fail(batch.commands, error),
-                },
+                Some(batch) => {
+                    self.driver.before_sync().await;
+                    match self.commit(database, &batch) {
+                        Ok(()) => shared.complete(batch),
+                        Err(error) => return shared.fail(batch.commands, error),
+                    }
+                }
                 None if is_closing => return,
                 None => shared.work.notified().await,
             }
