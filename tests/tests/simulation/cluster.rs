@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use quorate_core::limits::Limits;
 use quorate_engine::{CodeCache, CodeKey, Engine};
+use quorate_host::consensus::machine::Recent;
 use quorate_host::consensus::runtime::seed_thread;
 use quorate_host::consensus::types::Member;
 use quorate_host::drive::Driver;
@@ -129,6 +130,7 @@ impl Cluster {
             engine: Arc::new(engine),
             genesis: self.genesis.clone(),
             metrics: Arc::new(Metrics::new()),
+            recent: Arc::new(Recent::default()),
         };
         let (started, start) = oneshot::channel();
         driver.task(async move {
@@ -245,6 +247,7 @@ fn settings(id: u64) -> Settings {
         cluster_name: "simulation".to_owned(),
         me: Member {
             incarnation: [0; 16],
+            name: format!("node-{id}"),
             raft: raft(id),
             client: client_endpoint(id),
             admin: format!("10.0.0.{id}:7200"),
