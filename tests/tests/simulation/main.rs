@@ -22,11 +22,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The seed of [`one_seed`].
-const SEED: &str = "QUORATE_SEED";
-/// A file for the trace of [`one_seed`].
+/// The one seed that this process runs.
+const RUN_SEED: &str = "QUORATE_RUN_SEED";
+/// A file for the trace of [`RUN_SEED`].
 const TRACE: &str = "QUORATE_TRACE";
-/// How many seeds `seeds_hold_invariants` runs, from [`SEED`] on.
+/// The first seed that `seeds_hold_invariants` runs, each in a process of its own.
+const SEED: &str = "QUORATE_SEED";
+/// How many seeds it runs.
 const SEEDS: &str = "QUORATE_SEEDS";
 /// As many as fit in a minute or so.
 const SEEDS_DEFAULT: u64 = 10;
@@ -40,11 +42,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().expect("a number"))
 }
 
-/// Runs the seed that the environment names.
-#[test]
-#[ignore = "the other tests run it, in a process for each seed"]
-fn one_seed() {
-    let seed = number(SEED).expect("QUORATE_SEED names the seed");
+/// Runs one seed in this process, which must not have run another.
+fn run_here(seed: u64) {
     // A task that panics only ends; here it must not go unnoticed.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -68,7 +67,7 @@ fn one_seed() {
     assert!(outcome.violations.is_empty(), "an invariant does not hold");
 }
 
-/// A run of [`one_seed`] in a process of its own.
+/// A run of one seed in a process of its own.
 struct Run {
     seed: u64,
     child: Child,
@@ -81,8 +80,8 @@ impl Run {
         let directory = tempfile::tempdir().unwrap();
         let trace = directory.path().join("trace");
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["one_seed", "--exact", "--ignored", "--nocapture"])
-            .env(SEED, seed.to_string())
+            .args(["seeds_hold_invariants", "--exact", "--nocapture"])
+            .env(RUN_SEED, seed.to_string())
             .env(TRACE, &trace)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -108,8 +107,8 @@ impl Run {
         let errors = String::from_utf8_lossy(&output.stderr);
         let seed = self.seed;
         Err(format!(
-            "{said}{errors}\nto repeat: {SEED}={seed} {TRACE}=/tmp/trace cargo test -p \
-             quorate-tests --test simulation one_seed -- --ignored --nocapture"
+            "{said}{errors}\nto repeat: {RUN_SEED}={seed} {TRACE}=/tmp/trace cargo test -p \
+             quorate-tests --test simulation seeds_hold_invariants -- --nocapture"
         ))
     }
 }
@@ -129,6 +128,9 @@ fn same_seed_same_trace() {
 
 #[test]
 fn seeds_hold_invariants() {
+    if let Some(seed) = number(RUN_SEED) {
+        return run_here(seed);
+    }
     let first = number(SEED).unwrap_or(1000);
     let count = number(SEEDS).unwrap_or(SEEDS_DEFAULT);
     let at_once = std::thread::available_parallelism().map_or(2, |cores| cores.get());
