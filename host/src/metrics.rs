@@ -181,8 +181,6 @@ metrics! {
         "Requests sent to clients, each sending";
     server_requests_acked: Counter = Counter::default(), "server_requests_acked",
         "Requests that clients acknowledged";
-    server_requests_pending: Gauge = Gauge::default(), "server_requests_pending",
-        "Requests in outboxes, not yet acknowledged";
     client_requests: Family<RequestOutcome, Counter> = Family::default(), "client_requests",
         "Requests of clients that this node answered";
     client_request_duration: Histograms<RequestKind> = Family::new_with_constructor(seconds as _),
@@ -202,8 +200,6 @@ metrics! {
         "Fuel that the module used";
     module_traps: Family<TrapCode, Counter> = Family::default(), "module_traps",
         "Calls of the module that trapped";
-    module_memory: Gauge = Gauge::default(), "module_memory_bytes",
-        "Memory of the module's instance after the last entry";
     state_hash_mismatch: Counter = Counter::default(), "state_hash_mismatch",
         "Checkpoints at which this node's state differed";
 }

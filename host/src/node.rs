@@ -205,9 +205,17 @@ impl Node {
         self.assembly.ready().await;
     }
 
-    /// Waits until the node cannot go on; says why. Cancel-safe. The admin listener stays.
+    /// Waits until the node cannot go on, has handed its leadership over and takes no further part;
+    /// says why. Cancel-safe. The admin listener stays.
     pub async fn stopped(&self) -> Fault {
-        self.assembly.failure().wait().await
+        self.assembly.failure().left_off().await
+    }
+
+    /// Whether the log or the state can no longer be written. What they hold is whole, and a new
+    /// process may go on with it; this one never does.
+    pub fn has_failed_storage(&self) -> bool {
+        let state = self.assembly.state().failed();
+        self.assembly.log().failure().is_some() || state.borrow().is_some()
     }
 
     /// Stops: hands leadership over, tells clients, folds, closes. Bounded in time.

@@ -18,18 +18,27 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
     log(&loaded.config.log, options)?;
     runtime()?.block_on(async {
         let stop = stop_signal()?;
+        tokio::pin!(stop);
         let driver = driver()?;
         let config = loaded.config;
         let node = Node::start(config, driver)
             .await
             .map_err(|error| start_failure(&error))?;
         tokio::select! {
-            () = stop => {
+            () = &mut stop => {
                 tracing::info!("stopping");
                 node.shutdown().await.map_err(|error| stopped(&error.to_string()))?;
                 Ok(Exit::OK)
             }
-            reason = node.stopped() => Err(stopped(&reason.to_string())),
+            reason = node.stopped() => {
+                // A new process may go on with files that this one cannot write. What cannot be
+                // applied, it could not apply either: this one stays, to be asked why.
+                if !node.has_failed_storage() {
+                    tracing::error!(%reason, "the node has stopped; its admin listener stays");
+                    stop.await;
+                }
+                Err(stopped(&reason.to_string()))
+            }
         }
     })
 }

@@ -78,12 +78,15 @@ pub struct NotConfirmed;
 #[derive(Debug)]
 pub struct Failure {
     first: watch::Sender<Option<Fault>>,
+    /// Whether this node has left off after it: leadership handed over, consensus stopped.
+    left_off: watch::Sender<bool>,
 }
 
 impl Default for Failure {
     fn default() -> Self {
         Self {
             first: watch::Sender::new(None),
+            left_off: watch::Sender::new(false),
         }
     }
 }
@@ -97,6 +100,19 @@ impl Failure {
             first.get_or_insert(fault);
             is_first
         });
+    }
+
+    /// This node has left off: it leads no more, and takes no part.
+    pub fn leave_off(&self) {
+        self.left_off.send_replace(true);
+    }
+
+    /// Waits until this node has failed and left off. Cancel-safe.
+    pub async fn left_off(&self) -> Fault {
+        let fault = self.wait().await;
+        // The sender lives as long as this, which is borrowed.
+        let _ = self.left_off.subscribe().wait_for(|left| *left).await;
+        fault
     }
 
     /// The first failure.
