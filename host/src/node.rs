@@ -28,9 +28,11 @@ pub mod assembly;
 mod formation;
 mod housekeeping;
 mod status;
+mod timing;
 
-use assembly::{Assembly, Environment, Settings, Timing};
+use assembly::{Assembly, Environment, Settings};
 use status::NodeStatus;
+use timing::Timing;
 
 /// The modules that are built into the binary.
 const KV: &[u8] = include_bytes!("../../modules/prebuilt/kv.wasm");
@@ -316,6 +318,11 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
         name: config.node_name(),
     };
     let peers = config.cluster.peers.0.iter();
+    let timing = Timing {
+        heartbeat: config.raft.heartbeat_interval,
+        election_min: config.raft.election_timeout.min,
+        election_max: config.raft.election_timeout.max,
+    };
     Settings {
         node: config.node.id,
         cluster_name: config.cluster.name.clone(),
@@ -323,16 +330,12 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
         peers: peers
             .map(|(id, endpoint)| (*id, endpoint.0.to_string()))
             .collect(),
-        timing: Timing {
-            heartbeat: config.raft.heartbeat_interval,
-            election_min: config.raft.election_timeout.min,
-            election_max: config.raft.election_timeout.max,
-        },
+        timing,
         log_keep_bytes: config.raft.log_keep.get(),
         reserve_bytes: RESERVE_BYTES,
         gateway: gateway::Options {
             accepts_version_1: config.gateway.accept_version_1,
-            quorum_age_max: config.raft.election_timeout.min,
+            quorum_age_max: timing.lease(),
             ..gateway::Options::default()
         },
     }

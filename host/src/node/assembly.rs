@@ -12,6 +12,7 @@ use quorate_core::state::Fault;
 use quorate_engine::Engine;
 use tokio::sync::{mpsc, oneshot};
 
+pub use super::timing::Timing;
 use super::{formation, housekeeping};
 use crate::consensus::machine::{Applier, Machine, Recent};
 use crate::consensus::me::Me;
@@ -51,17 +52,6 @@ pub struct Settings {
     pub reserve_bytes: u64,
     /// Of the gateway.
     pub gateway: gateway::Options,
-}
-
-/// Raft's times.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// Between heartbeats.
-    pub heartbeat: Duration,
-    /// Shortest election timeout.
-    pub election_min: Duration,
-    /// Longest election timeout.
-    pub election_max: Duration,
 }
 
 /// What the node runs on.
@@ -482,11 +472,12 @@ fn joining(log: LogStore, state: StateStore) -> Join {
 
 fn raft_config(settings: &Settings) -> Result<Arc<openraft::Config>, Error> {
     let ms = |duration: Duration| duration.as_millis() as u64;
+    let (draw_min, draw_max) = settings.timing.draw();
     let config = openraft::Config {
         cluster_name: settings.cluster_name.clone(),
         heartbeat_interval: ms(settings.timing.heartbeat),
-        election_timeout_min: ms(settings.timing.election_min),
-        election_timeout_max: ms(settings.timing.election_max),
+        election_timeout_min: ms(draw_min),
+        election_timeout_max: ms(draw_max),
         // Snapshots and purges are housekeeping's.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
