@@ -23,6 +23,7 @@ pub(crate) mod activation;
 mod commands;
 mod effects;
 pub mod invoke;
+mod progress;
 mod sessions;
 
 use invoke::{Budget, Running};
@@ -121,6 +122,8 @@ struct Applying<'a> {
     genesis_done: bool,
     /// Core's own records.
     own: Overlay,
+    /// The progress of each session that the entry touched; in `own` only at the end.
+    progress: BTreeMap<SessionId, progress::Held>,
     /// The module's data.
     data: Overlay,
     context: Context,
@@ -157,6 +160,7 @@ impl<'a> Applying<'a> {
             active: read(&**base, keys::ACTIVE)?,
             genesis_done: base.get(keys::GENESIS)?.is_some(),
             own: Overlay::new(),
+            progress: BTreeMap::new(),
             data: Overlay::new(),
             context,
             instance: None,
@@ -308,6 +312,7 @@ impl<'a> Applying<'a> {
     }
 
     fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>) -> Applied {
+        self.settle_progress();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.meta.hash);
         hasher.update(&self.index.to_be_bytes());

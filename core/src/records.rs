@@ -145,7 +145,7 @@ impl Record for Profile {
 }
 
 /// How far a session has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// How its commands are numbered.
     pub sequence: Sequence,

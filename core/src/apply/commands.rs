@@ -95,11 +95,11 @@ impl Applying<'_> {
 
     /// The session's progress, unless the session is gone or this connection is an older one.
     pub(super) fn unfenced(
-        &self,
+        &mut self,
         session: SessionId,
         generation: Generation,
     ) -> Result<Result<Progress, Refusal>, Fault> {
-        let Some(progress) = self.get::<Progress>(&keys::progress(session))? else {
+        let Some(progress) = self.progress(session)? else {
             return Ok(Err(Refusal::NoSession));
         };
         if progress.generation != generation {
@@ -204,17 +204,16 @@ impl Applying<'_> {
             .lowest_pending
             .max(id.lowest_pending.min(id.request));
         progress.last_executed = progress.last_executed.max(id.request);
-        self.put(keys::progress(id.session), &progress);
+        self.put_progress(id.session, progress);
     }
 
     fn cache(&mut self, id: Id, payload_hash: [u8; 16], response: &Response) -> Result<(), Fault> {
-        let key = keys::progress(id.session);
-        let Some(mut progress) = self.get::<Progress>(&key)? else {
+        let Some(mut progress) = self.progress(id.session)? else {
             return Ok(());
         };
         progress.cached += 1;
         progress.cached_bytes += response.bytes();
-        self.put(key, &progress);
+        self.put_progress(id.session, progress);
         let cached = CachedResponse {
             payload_hash,
             index: self.index,

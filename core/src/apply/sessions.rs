@@ -43,7 +43,7 @@ impl Applying<'_> {
         if self.is_budget_used() {
             return Ok(OperationResult::Refused(Refusal::Overloaded));
         }
-        if self.get::<Progress>(&keys::progress(session))?.is_some() {
+        if self.progress(session)?.is_some() {
             // The leader drew an id that exists: it draws another one.
             return Ok(OperationResult::Refused(Refusal::Overloaded));
         }
@@ -59,7 +59,7 @@ impl Applying<'_> {
         };
         // The records come first, so that the hook can already send requests to the session.
         self.put(keys::profile(session), &profile);
-        self.put(keys::progress(session), &progress);
+        self.put_progress(session, progress);
         if has_key {
             self.put(keys::creation_key(&creation_key), &session);
         }
@@ -111,15 +111,14 @@ impl Applying<'_> {
         &mut self,
         session: SessionId,
     ) -> Result<OperationResult, Fault> {
-        let key = keys::progress(session);
         let (Some(mut progress), Some(profile)) = (
-            self.get::<Progress>(&key)?,
+            self.progress(session)?,
             self.get::<Profile>(&keys::profile(session))?,
         ) else {
             return Ok(OperationResult::Refused(Refusal::NoSession));
         };
         progress.generation = Generation(progress.generation.0 + 1);
-        self.put(key, &progress);
+        self.put_progress(session, progress);
         Ok(OperationResult::Continued {
             generation: progress.generation,
             last_executed: progress.last_executed,
@@ -169,7 +168,7 @@ impl Applying<'_> {
     /// Core's writes stay when the hook fails; otherwise a failing hook would be called for ever.
     fn end_one(&mut self, session: SessionId, reason: EndReason) -> Result<(), Fault> {
         let (Some(progress), Some(profile)) = (
-            self.get::<Progress>(&keys::progress(session))?,
+            self.progress(session)?,
             self.get::<Profile>(&keys::profile(session))?,
         ) else {
             return Ok(());
@@ -190,7 +189,7 @@ impl Applying<'_> {
         progress: &Progress,
     ) -> Result<(), Fault> {
         self.own.delete(keys::profile(session));
-        self.own.delete(keys::progress(session));
+        self.remove_progress(session);
         if profile.creation_key.0 != [0; 16] {
             self.own.delete(keys::creation_key(&profile.creation_key));
         }
@@ -232,7 +231,7 @@ impl Applying<'_> {
             let (requests, bytes) = self.trim_outbox(session, &progress, up_to)?;
             progress.outbox -= requests;
             progress.outbox_bytes -= bytes;
-            self.put(keys::progress(session), &progress);
+            self.put_progress(session, progress);
             self.hook(Some(session), tag::REQUEST_ACKNOWLEDGED, |input| {
                 input.extend_from_slice(&up_to.0.to_le_bytes());
             })?;
@@ -282,15 +281,14 @@ impl Applying<'_> {
         session: SessionId,
         entry: &OutboxEntry,
     ) -> Result<Enqueued, Fault> {
-        let key = keys::progress(session);
-        let Some(mut progress) = self.get::<Progress>(&key)? else {
+        let Some(mut progress) = self.progress(session)? else {
             return Ok(Enqueued::NoSession);
         };
         progress.last_request = RequestId(progress.last_request.0 + 1);
         progress.outbox += 1;
         progress.outbox_bytes += u64::from(entry.bytes) + OUTBOX_RECORD_BYTES;
         self.put(keys::outbox(session, progress.last_request), entry);
-        self.put(key, &progress);
+        self.put_progress(session, progress);
         if progress.outbox > self.limits.outbox_requests_max
             || progress.outbox_bytes > self.limits.outbox_bytes_max
         {
