@@ -51,8 +51,8 @@ use takeover::Takeover;
 pub struct Options {
     /// Take clients of version 1 (zio-raft's), which have no secret.
     pub accepts_version_1: bool,
-    /// How old a quorum's acknowledgement may be for keep-alives to be answered: the shortest
-    /// election timeout.
+    /// How old a quorum's acknowledgement may be for keep-alives to be answered: no
+    /// longer than voters wait before they grant their vote to another.
     pub quorum_age_max: Duration,
     /// After this long without an acknowledgement a request to a client is sent again.
     pub request_retry_interval: Duration,
@@ -145,6 +145,8 @@ impl Handle {
 
 /// Entries of this leader that are proposed and not yet applied.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// So many entries are in flight however little is in them.
+const ENTRIES_EAGER: usize = 2;
 /// How often deadlines and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Events of the edge that are taken before anything else has its turn.
@@ -295,7 +297,7 @@ impl Gateway {
     /// Whether something waits to be proposed until the state's layers have room.
     fn is_held(&self) -> bool {
         let waits = !self.own.is_empty() || !self.round.is_empty();
-        waits && self.entries.len() < ENTRIES_IN_FLIGHT_MAX && self.parts.state.over_cap()
+        waits && self.may_propose() && self.parts.state.over_cap()
     }
 
     fn event(&mut self, event: EdgeEvent) {

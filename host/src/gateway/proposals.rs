@@ -7,9 +7,9 @@ use quorate_protocol::{RequestId, Version};
 use super::connection::Bound;
 use super::edge::ConnectionId;
 use super::opening::Asked;
-use super::queue::{Batch, Origin, Queued, Taken};
+use super::queue::{Batch, Origin, Queued, Taken, WORTH_BYTES, WORTH_OPERATIONS};
 use super::wire::{self, Inbound};
-use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
+use super::{ENTRIES_EAGER, ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
 
 /// What an overloaded node asks a client to wait.
@@ -288,7 +288,7 @@ impl Gateway {
     /// Fills entries from the queues while few are in flight. While entries are being made durable
     /// the next one fills: there is no timer.
     pub(super) async fn propose(&mut self) {
-        while self.entries.len() < ENTRIES_IN_FLIGHT_MAX && !self.parts.state.over_cap() {
+        while self.may_propose() && !self.parts.state.over_cap() {
             let Role::Leading(leading) = &self.role else {
                 return;
             };
@@ -325,6 +325,31 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Whether another entry may be in flight. The first ones go at once; beyond them an entry waits
+    /// until it is worth its cost, which is nearly the same for one operation and for a hundred.
+    pub(super) fn may_propose(&self) -> bool {
+        match self.entries.len() {
+            0..ENTRIES_EAGER => true,
+            ENTRIES_EAGER..ENTRIES_IN_FLIGHT_MAX => self.is_worth_an_entry(),
+            _ => false,
+        }
+    }
+
+    /// Looks at no more operations than make an entry worth it.
+    fn is_worth_an_entry(&self) -> bool {
+        let connections = self.round.iter().filter_map(|id| self.connections.get(id));
+        let waiting = connections.flat_map(|connection| &connection.queue);
+        let (mut operations, mut bytes) = (0, 0);
+        for queued in self.own.iter().chain(waiting) {
+            operations += 1;
+            bytes += queued.operation.bytes_bound();
+            if operations >= WORTH_OPERATIONS || bytes >= WORTH_BYTES {
+                return true;
+            }
+        }
+        false
     }
 
     fn next_batch(&mut self) -> Batch {

@@ -13,6 +13,9 @@ use crate::drive::Instant;
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 /// A batch is closed at this many operations.
 pub(super) const BATCH_OPERATIONS_MAX: usize = 1024;
+/// As many operations, or bytes of them, are worth an entry though others are under way.
+pub(super) const WORTH_OPERATIONS: usize = 128;
+pub(super) const WORTH_BYTES: usize = 128 << 10;
 /// What one connection puts in a batch before it is another's turn.
 const TURN_BYTES: usize = 64 << 10;
 
