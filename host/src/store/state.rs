@@ -20,6 +20,7 @@ use crate::drive::{Driver, Running};
 
 mod database;
 mod fold;
+mod gaps;
 mod layer;
 mod marks;
 mod open;

@@ -10,9 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quorate_core::state::{Fault, Order, Value};
-use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, Table, TableDefinition};
+use redb::{
+    ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::gaps::{Gap, Gaps};
 use super::marks::{Contents, FORMAT, Header, Progress};
 use super::scrub::Tally;
 use super::{OpenCheck, OpenError};
@@ -159,6 +162,7 @@ impl Database {
                 database: self.clone(),
                 header,
                 contents,
+                gaps: Gaps::default(),
             })
         })
     }
@@ -180,6 +184,7 @@ impl Database {
                 contents: before,
                 tally,
                 framed: Vec::new(),
+                gap: None,
             };
             fill(&mut writer)?;
             let contents = writer.contents;
@@ -209,8 +214,12 @@ pub(super) struct Writer<'t> {
     contents: Contents,
     tally: &'t mut Tally,
     framed: Vec<u8>,
+    /// Where the last deletion found nothing. Responses that came and went since the last fold are
+    /// deleted by the hundred, side by side, and none of them is here.
+    gap: Option<Gap>,
 }
 
+/// Keys are written once each and in order.
 impl Writer<'_> {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         let sum = checksum(key, value);
@@ -224,10 +233,25 @@ impl Writer<'_> {
     }
 
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
+        if self.gap.as_ref().is_some_and(|gap| gap.holds_key(key)) {
+            return Ok(());
+        }
         let old = self.table.remove(key)?;
         let old = old.map(|old| Ok::<_, Failure>(unframe(key, old.value())?.0));
-        self.count(key, old.transpose()?, None);
+        match old.transpose()? {
+            None => self.gap = Some(self.gap_behind(key)?),
+            old => self.count(key, old, None),
+        }
         Ok(())
+    }
+
+    /// From `key`, which is not there, to the next one that is.
+    fn gap_behind(&self, key: &[u8]) -> Result<Gap, Failure> {
+        let next = self.table.range::<&[u8]>(key..)?.next().transpose()?;
+        Ok(Gap {
+            after: Some(key.to_vec()),
+            before: next.map(|(key, _)| key.value().to_vec()),
+        })
     }
 
     fn count(&mut self, key: &[u8], old: Option<u64>, new: Option<u64>) {
@@ -245,6 +269,7 @@ pub(super) struct Base {
     database: Arc<Database>,
     pub(super) header: Header,
     pub(super) contents: Contents,
+    gaps: Gaps,
 }
 
 impl fmt::Debug for Base {
@@ -278,6 +303,9 @@ impl Base {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
+        if self.gaps.hold_key(key) {
+            return Ok(None);
+        }
         guarded("get", || {
             let Some(framed) = self.table().get(key)? else {
                 return Ok(None);
@@ -299,6 +327,40 @@ impl Base {
             range: Some(range),
             order,
         })
+    }
+
+    /// Whether `[start, end)` is known to be empty, without a look into the file.
+    pub(super) fn is_known_empty(&self, start: &[u8], end: Option<&[u8]>) -> bool {
+        self.gaps.hold(start, end)
+    }
+
+    /// Notes that `[start, end)` was found empty: looks for its neighbours, where that helps.
+    pub(super) fn found_empty(&self, start: &[u8], end: Option<&[u8]>) -> Result<(), Fault> {
+        if !self.gaps.want_more() {
+            return Ok(());
+        }
+        let before_start = (Bound::Unbounded, Bound::Excluded(start));
+        let from_end = end.map(|end| (Bound::Included(end), Bound::Unbounded));
+        let gap = guarded("scan", || {
+            let neighbour = |bounds: (Bound<&[u8]>, Bound<&[u8]>), order| {
+                let mut range = self.table().range::<&[u8]>(bounds)?;
+                let next = match order {
+                    Order::Ascending => range.next(),
+                    Order::Descending => range.next_back(),
+                };
+                let next = next.transpose()?;
+                Ok::<_, Failure>(next.map(|(key, _)| key.value().to_vec()))
+            };
+            Ok(Gap {
+                after: neighbour(before_start, Order::Descending)?,
+                before: match from_end {
+                    Some(bounds) => neighbour(bounds, Order::Ascending)?,
+                    None => None,
+                },
+            })
+        })?;
+        self.gaps.add(gap);
+        Ok(())
     }
 
     /// All keys in order, and at the end a check that these were all there should be.

@@ -7,11 +7,16 @@ use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use quorate_core::state::{Order, Value};
+use smallvec::SmallVec;
 
 /// What a key in a layer costs beside its own bytes and its value's, roughly.
 const KEY_OVERHEAD_BYTES: usize = 128;
 /// What a version of a value costs beside its bytes, roughly.
 const VERSION_OVERHEAD_BYTES: isize = 40;
+
+/// A key, in the map's node itself if it is not longer than most are: finding a place compares some
+/// thirty keys, and each that is elsewhere in memory costs more than the comparison.
+type Key = SmallVec<[u8; 32]>;
 
 /// A write: `None` is a deletion.
 pub(super) type Write = Option<Value>;
@@ -42,10 +47,10 @@ impl Versions {
 
 /// A layer. Written by one thread while others read it.
 #[derive(Debug, Default)]
-pub(super) struct Layer(RwLock<BTreeMap<Vec<u8>, Versions>>);
+pub(super) struct Layer(RwLock<BTreeMap<Key, Versions>>);
 
 impl Layer {
-    fn map(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Versions>> {
+    fn map(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Versions>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -62,7 +67,7 @@ impl Layer {
         for (key, write) in writes {
             let version = Version { at, write };
             gained += bytes_of(&version.write);
-            match map.entry(key) {
+            match map.entry(Key::from_slice(&key)) {
                 Entry::Vacant(entry) => {
                     gained += (entry.key().len() + KEY_OVERHEAD_BYTES) as isize;
                     let older = Vec::new();
@@ -89,6 +94,11 @@ impl Layer {
     /// `None`: nothing here about `key`.
     pub(super) fn get(&self, key: &[u8], at: u64) -> Option<Write> {
         self.map().get(key)?.at(at).cloned()
+    }
+
+    /// Whether there is any write between the bounds, which must not be inverted, seen or not.
+    pub(super) fn touches(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+        self.map().range::<[u8], _>(bounds).next().is_some()
     }
 
     /// Every key's newest write, in key order.
@@ -166,13 +176,13 @@ impl<'a> LayerRange<'a> {
         let mut page = Vec::new();
         let mut last = None;
         let mut visited = 0;
-        let mut take = |(key, versions): (&Vec<u8>, &Versions)| {
+        let mut take = |(key, versions): (&Key, &Versions)| {
             visited += 1;
             if let Some(write) = versions.at(self.at) {
-                page.push((key.clone(), write.clone()));
+                page.push((key.to_vec(), write.clone()));
             }
             if visited == self.page_keys {
-                last = Some(key.clone());
+                last = Some(key.to_vec());
             }
         };
         match self.order {

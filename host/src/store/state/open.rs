@@ -50,9 +50,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            fold_bytes: 16 << 20,
-            fold_interval: Duration::from_millis(500),
-            layer_bytes_max: 64 << 20,
+            fold_bytes: 48 << 20,
+            fold_interval: Duration::from_secs(5),
+            layer_bytes_max: 128 << 20,
             cache_bytes: 256 << 20,
             check: OpenCheck::WholeFile,
             snapshot_view_age_max: Duration::from_secs(60),

@@ -90,7 +90,13 @@ struct Head<'a> {
     next: Option<(Vec<u8>, Write)>,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    fn first(source: Source<'a>) -> Result<Self, Fault> {
+        let mut head = Self { source, next: None };
+        head.advance()?;
+        Ok(head)
+    }
+
     fn advance(&mut self) -> Result<Option<(Vec<u8>, Write)>, Fault> {
         let next = match &mut self.source {
             Source::Layer(range) => range.next(),
@@ -113,20 +119,22 @@ struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     fn new(view: &'a View, start: &[u8], end: Option<&[u8]>, order: Order) -> Result<Self, Fault> {
-        let base_end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let base = view
-            .layers
-            .base
-            .range(Bound::Included(start), base_end, order)?;
-        let layers = view.layers.stack().map(|layer| {
-            let start = Bound::Included(start.to_vec());
-            let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.to_vec()));
-            Source::Layer(LayerRange::new(layer, view.at, order, start, end))
-        });
+        let bounds = (
+            Bound::Included(start),
+            end.map_or(Bound::Unbounded, Bound::Excluded),
+        );
         let mut heads = Vec::with_capacity(3);
-        for source in layers.chain(std::iter::once(Source::Base(base))) {
-            let mut head = Head { source, next: None };
-            head.advance()?;
+        for layer in view.layers.stack().filter(|layer| layer.touches(bounds)) {
+            let (start, end) = (bounds.0.map(<[u8]>::to_vec), bounds.1.map(<[u8]>::to_vec));
+            let source = Source::Layer(LayerRange::new(layer, view.at, order, start, end));
+            heads.push(Head::first(source)?);
+        }
+        let base = &view.layers.base;
+        if !base.is_known_empty(start, end) {
+            let head = Head::first(Source::Base(base.range(bounds.0, bounds.1, order)?))?;
+            if head.next.is_none() {
+                base.found_empty(start, end)?;
+            }
             heads.push(head);
         }
         Ok(Self { heads, order })
