@@ -19,6 +19,10 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use failure::Failure;
 
+/// A node allocates small pieces on several threads and frees them on others.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let options = &cli.options;
