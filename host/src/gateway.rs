@@ -145,8 +145,6 @@ impl Handle {
 
 /// Entries of this leader that are proposed and not yet applied.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
-/// So many entries are in flight however little is in them.
-const ENTRIES_EAGER: usize = 2;
 /// How often deadlines and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Events of the edge that are taken before anything else has its turn.
@@ -167,6 +165,8 @@ pub struct Gateway {
     /// What the leader itself proposes: before any client's.
     own: VecDeque<Queued>,
     entries: Done<EntryDone>,
+    /// Operations in those entries.
+    in_flight: usize,
     reads: Vec<Read>,
     reads_done: Done<ReadsDone>,
     /// Queries whose ReadIndex is done.
@@ -223,6 +223,7 @@ impl Gateway {
             round: VecDeque::new(),
             own: VecDeque::new(),
             entries: FuturesUnordered::new(),
+            in_flight: 0,
             reads: Vec::new(),
             reads_done: FuturesUnordered::new(),
             queries_ready: VecDeque::new(),

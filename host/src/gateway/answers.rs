@@ -17,6 +17,7 @@ use crate::metrics::{Reason, RequestKind, RequestOutcome, Slug, observe};
 impl Gateway {
     pub(super) fn entry_done(&mut self, done: EntryDone) {
         self.parts.metrics.proposals_pending.dec();
+        self.in_flight -= done.origins.len();
         let applied = match done.result {
             Ok(applied) => applied,
             Err(error) => {

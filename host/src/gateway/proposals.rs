@@ -9,7 +9,7 @@ use super::edge::ConnectionId;
 use super::opening::Asked;
 use super::queue::{Batch, Origin, Queued, Taken, WORTH_BYTES, WORTH_OPERATIONS};
 use super::wire::{self, Inbound};
-use super::{ENTRIES_EAGER, ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
+use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
 
 /// What an overloaded node asks a client to wait.
@@ -299,6 +299,7 @@ impl Gateway {
                 return;
             }
             self.parts.metrics.proposals_pending.inc();
+            self.in_flight += batch.operations.len();
             let seed = self.parts.driver.random();
             let entry = Entry {
                 time_us,
@@ -327,25 +328,27 @@ impl Gateway {
         }
     }
 
-    /// Whether another entry may be in flight. The first ones go at once; beyond them an entry waits
-    /// until it is worth its cost, which is nearly the same for one operation and for a hundred.
+    /// Whether another entry may be in flight. The first goes at once. What an entry costs is nearly
+    /// the same for one operation and for a hundred, so the second goes once it is as large as the
+    /// first, and further ones once they are large by themselves.
     pub(super) fn may_propose(&self) -> bool {
         match self.entries.len() {
-            0..ENTRIES_EAGER => true,
-            ENTRIES_EAGER..ENTRIES_IN_FLIGHT_MAX => self.is_worth_an_entry(),
+            0 => true,
+            1 => self.is_waiting(self.in_flight.min(WORTH_OPERATIONS)),
+            2..ENTRIES_IN_FLIGHT_MAX => self.is_waiting(WORTH_OPERATIONS),
             _ => false,
         }
     }
 
-    /// Looks at no more operations than make an entry worth it.
-    fn is_worth_an_entry(&self) -> bool {
+    /// Whether so many operations, or many bytes of them, wait. Looks at no more than that.
+    fn is_waiting(&self, operations: usize) -> bool {
         let connections = self.round.iter().filter_map(|id| self.connections.get(id));
         let waiting = connections.flat_map(|connection| &connection.queue);
-        let (mut operations, mut bytes) = (0, 0);
+        let (mut found, mut bytes) = (0, 0);
         for queued in self.own.iter().chain(waiting) {
-            operations += 1;
+            found += 1;
             bytes += queued.operation.bytes_bound();
-            if operations >= WORTH_OPERATIONS || bytes >= WORTH_BYTES {
+            if found >= operations || bytes >= WORTH_BYTES {
                 return true;
             }
         }
