@@ -5,6 +5,7 @@
 //! result holds all writes of the entry, to be put in the store at once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quorate_protocol::SessionId;
@@ -17,7 +18,7 @@ use crate::module::{Modules, Trap};
 use crate::overlay::{Overlay, get_through};
 use crate::records::{ActiveModule, Levels, Meta, Record};
 use crate::result::{EndReason, OperationResult, Refusal};
-use crate::state::{Fault, Read, Value};
+use crate::state::{Fault, Poison, Read, Value};
 
 pub(crate) mod activation;
 mod commands;
@@ -25,8 +26,10 @@ mod effects;
 pub mod invoke;
 mod progress;
 mod sessions;
+mod skip;
 
 use invoke::{Budget, Running};
+pub use skip::{Extent, Skip};
 
 /// What an entry did.
 #[derive(Debug, Clone)]
@@ -81,32 +84,49 @@ pub struct Stats {
 /// Applies the entry `bytes` at `index` to `base`.
 ///
 /// # Errors
-/// A [`Fault`] if this node cannot: it reads a damaged store, lacks memory, or does not know the
-/// entry's encoding. The entry has then not been applied.
+/// A [`Fault`] if this node cannot: it reads a damaged store, lacks memory, does not know the entry's
+/// encoding, or panics at an operation, which the fault then names. The entry has then not been
+/// applied.
 pub fn apply(
     base: &Arc<dyn Read>,
     modules: &dyn Modules,
     index: u64,
     bytes: &[u8],
 ) -> Result<Applied, Fault> {
+    apply_skipping(base, modules, index, bytes, &[])
+}
+
+/// As [`apply`], but skips operations. The state depends on `skips`, and so does its hash: they must
+/// be the same on every node.
+///
+/// # Errors
+/// As [`apply`], and if a skip names an operation that the entry does not have.
+pub fn apply_skipping(
+    base: &Arc<dyn Read>,
+    modules: &dyn Modules,
+    index: u64,
+    bytes: &[u8],
+    skips: &[Skip],
+) -> Result<Applied, Fault> {
     let entry = Entry::decode(bytes).map_err(|error| {
         Fault::new(format!(
             "entry {index} cannot be decoded ({error}): it needs a newer binary, or is damaged"
         ))
     })?;
+    skip::check(skips, index, entry.operations.len())?;
     let mut applying = Applying::new(base, modules, index, &entry)?;
     let mut results = Vec::with_capacity(entry.operations.len());
     for (position, operation) in entry.operations.iter().enumerate() {
-        applying.begin_operation(position);
+        applying.begin_operation(position, skips);
         let result = if operation.is_alone() && entry.operations.len() > 1 {
             // It was decided on the state before the entry, which its neighbours change.
             OperationResult::Refused(Refusal::Superseded)
         } else {
-            applying.operation(operation)?
+            applying.guarded(operation)?
         };
         results.push(result);
     }
-    Ok(applying.finish(bytes, results))
+    Ok(applying.finish(bytes, results, skips))
 }
 
 /// An entry being applied.
@@ -115,6 +135,8 @@ struct Applying<'a> {
     modules: &'a dyn Modules,
     index: u64,
     position: u32,
+    /// Whether an operator has this operation skipped.
+    skipped: Option<Extent>,
     seed: [u8; 16],
     meta: Meta,
     limits: Limits,
@@ -154,6 +176,7 @@ impl<'a> Applying<'a> {
             modules,
             index,
             position: 0,
+            skipped: None,
             seed: entry.seed,
             meta,
             limits,
@@ -173,10 +196,24 @@ impl<'a> Applying<'a> {
         })
     }
 
-    fn begin_operation(&mut self, position: usize) {
+    fn begin_operation(&mut self, position: usize, skips: &[Skip]) {
         self.position = u32::try_from(position).expect("a batch is limited to 1024");
+        self.skipped = skip::of(skips, self.position);
         self.calls = 0;
         self.emits = 0;
+    }
+
+    /// One operation. A panic is a fault that names it; what it left half done is never used.
+    fn guarded(&mut self, operation: &Operation) -> Result<OperationResult, Fault> {
+        if self.skipped == Some(Extent::Operation) {
+            return Ok(OperationResult::Refused(Refusal::Skipped));
+        }
+        let poison = Poison {
+            index: self.index,
+            position: self.position,
+        };
+        let ran = catch_unwind(AssertUnwindSafe(|| self.operation(operation)));
+        ran.unwrap_or_else(|panic| Err(skip::poisoned(poison, &*panic)))
     }
 
     fn operation(&mut self, operation: &Operation) -> Result<OperationResult, Fault> {
@@ -269,6 +306,9 @@ impl<'a> Applying<'a> {
     /// The module in force must be admissible under the new limits too: a node that restarts admits
     /// it again.
     fn set_limits(&mut self, limits: &Limits) -> Result<OperationResult, Fault> {
+        if self.skipped.is_some() {
+            return Ok(skip::not_activated());
+        }
         if let Some(active) = &self.active
             && let Err(why) = activation::check(&**self.base, self.modules, active.hash, limits)?
         {
@@ -311,7 +351,7 @@ impl<'a> Applying<'a> {
         OperationResult::Done
     }
 
-    fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>) -> Applied {
+    fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>, skips: &[Skip]) -> Applied {
         self.settle_progress();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.meta.hash);
@@ -336,6 +376,7 @@ impl<'a> Applying<'a> {
         }
         hasher.update(&self.meta.sessions.to_be_bytes());
         hasher.update(&self.meta.hook_failures.to_be_bytes());
+        skip::hash(skips, &mut hasher);
         self.meta.hash = *hasher.finalize().as_bytes();
         writes.put(keys::META.to_vec(), self.meta.to_bytes());
         Applied {

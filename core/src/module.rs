@@ -75,11 +75,14 @@ pub enum Trap {
     NoSuchExport = 13,
     /// The wall-clock deadline of a query. Never the result of an operation of the log.
     Deadline = 14,
+    /// The module was not called: an operator had the operation skipped, since this node's code
+    /// panics at it.
+    Skipped = 15,
 }
 
 impl Trap {
     /// Every trap, in the order of its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Wasm,
         Self::Panicked,
         Self::OutOfFuel,
@@ -94,6 +97,7 @@ impl Trap {
         Self::AllocFailed,
         Self::NoSuchExport,
         Self::Deadline,
+        Self::Skipped,
     ];
 
     /// The trap of this number.
@@ -118,6 +122,7 @@ impl Trap {
             Self::AllocFailed => "alloc-failed",
             Self::NoSuchExport => "no-such-export",
             Self::Deadline => "deadline",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -117,6 +117,8 @@ pub enum Refusal {
     TooManySessions,
     /// What it was decided on is no longer so: nothing to do.
     Superseded,
+    /// An operator had the whole operation skipped.
+    Skipped,
 }
 
 impl Refusal {
@@ -132,6 +134,7 @@ impl Refusal {
             Self::NotReady => out.u8(8),
             Self::TooManySessions => out.u8(9),
             Self::Superseded => out.u8(10),
+            Self::Skipped => out.u8(11),
         };
     }
 }

@@ -14,6 +14,24 @@ pub type Value = Arc<[u8]>;
 pub struct Fault {
     /// For the operator: what was being done and why it failed.
     pub message: String,
+    /// The operation at which this code panicked, if that is what happened: every node with this
+    /// code panics there, and trying again does not help.
+    pub poison: Option<Poison>,
+}
+
+/// An operation of the log at which apply panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poison {
+    /// The entry.
+    pub index: u64,
+    /// The operation's place in it, from 0.
+    pub position: u32,
+}
+
+impl fmt::Display for Poison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.index, self.position)
+    }
 }
 
 impl Fault {
@@ -21,6 +39,7 @@ impl Fault {
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            poison: None,
         }
     }
 }

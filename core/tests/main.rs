@@ -10,6 +10,7 @@ mod model;
 mod modules;
 mod outbox;
 mod overlay;
+mod poison;
 mod properties;
 mod queries;
 mod sessions;

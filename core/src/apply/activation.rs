@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::invoke::{Called, input, tag};
-use super::{Applying, read};
+use super::{Applying, read, skip};
 use crate::entry::CHUNK_BYTES_MAX;
 use crate::keys;
 use crate::limits::Limits;
@@ -92,6 +92,9 @@ impl Applying<'_> {
         argument: &[u8],
     ) -> Result<OperationResult, Fault> {
         let not = |why| Ok(OperationResult::NotActivated(why));
+        if self.skipped.is_some() {
+            return Ok(skip::not_activated());
+        }
         if self.active.as_ref().map(|active| active.hash) != expected {
             return not(NotActivated::NotExpected);
         }

@@ -151,9 +151,14 @@ impl Applying<'_> {
     }
 
     /// Calls the module in force. A trap in an instance that has served another call is rolled back
-    /// and run once more in a fresh one, and that outcome counts: neighbours decide nothing.
+    /// and run once more in a fresh one, and that outcome counts: neighbours decide nothing. In an
+    /// operation that is skipped nothing is called.
     pub(super) fn call(&mut self, export: Export, input: &[u8]) -> Result<Called, Fault> {
         self.calls += 1;
+        if self.skipped.is_some() {
+            let response = Response::Trapped(Trap::Skipped);
+            return Ok(self.account(response, Overlay::new(), Vec::new()));
+        }
         loop {
             let mut running = match self.instance.take() {
                 Some(running) => running,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_core::apply::{Applied, apply, read};
+use quorate_core::apply::{Applied, Skip, apply_skipping, read};
 use quorate_core::context::MODULE_DATA;
 use quorate_core::entry::{Entry, Operation};
 use quorate_core::keys;
@@ -11,7 +11,7 @@ use quorate_core::limits::Limits;
 use quorate_core::query;
 use quorate_core::records::{Progress, Timer};
 use quorate_core::result::OperationResult;
-use quorate_core::state::Read;
+use quorate_core::state::{Fault, Read};
 use quorate_protocol::RequestId;
 
 use super::memory::Memory;
@@ -71,6 +71,17 @@ impl Machine {
         })
     }
 
+    /// The bytes of the entry that comes next, of these operations.
+    pub(crate) fn next_entry(&self, operations: Vec<Operation>) -> Vec<u8> {
+        let index = self.index + 1;
+        Entry {
+            time_us: Self::time_us(index),
+            seed: [index as u8; 16],
+            operations,
+        }
+        .encode()
+    }
+
     #[track_caller]
     pub(crate) fn apply_entry(&mut self, entry: &Entry) -> Applied {
         let bytes = entry.encode();
@@ -80,14 +91,20 @@ impl Machine {
 
     #[track_caller]
     pub(crate) fn apply_bytes(&mut self, bytes: Vec<u8>) -> Applied {
+        self.try_apply(bytes, &[]).unwrap()
+    }
+
+    /// Applies the next entry, or leaves everything as it was.
+    pub(crate) fn try_apply(&mut self, bytes: Vec<u8>, skips: &[Skip]) -> Result<Applied, Fault> {
         let base: Arc<dyn Read> = Arc::clone(&self.state) as _;
-        self.index += 1;
-        let applied = apply(&base, &self.modules, self.index, &bytes).unwrap();
+        let index = self.index + 1;
+        let applied = apply_skipping(&base, &self.modules, index, &bytes, skips)?;
+        self.index = index;
         Arc::make_mut(&mut self.state).write(&applied.writes);
         self.log.push(bytes);
         invariants::check(&self.state);
         assert_eq!(query::meta(&*self.state).unwrap().hash, applied.hash);
-        applied
+        Ok(applied)
     }
 
     #[track_caller]

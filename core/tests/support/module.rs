@@ -297,6 +297,7 @@ impl Run<'_> {
             }
             Action::TrapIfNeighbour | Action::SwellIfNeighbour => {}
             Action::Spend => self.spent = true,
+            Action::Panic => panic!("the engine is broken"),
             Action::Burn(fuel) => {
                 self.fuel += fuel;
                 if self.fuel > self.fuel_max {

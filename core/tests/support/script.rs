@@ -37,6 +37,8 @@ pub(crate) enum Action {
     Burn(u64),
     /// Sets a key to this many zeros.
     PutZeros(Vec<u8>, u32),
+    /// Not the guest: what runs it panics.
+    Panic,
 }
 
 /// The payload of these actions.
@@ -62,6 +64,7 @@ pub(crate) fn script(actions: &[Action]) -> Vec<u8> {
             Action::Spend => out.u8(16),
             Action::Burn(fuel) => out.u8(17).u64(*fuel),
             Action::PutZeros(key, count) => out.u8(18).bytes(key).u32(*count),
+            Action::Panic => out.u8(19),
         };
     }
     out.finish()
@@ -100,6 +103,7 @@ fn action(tag: u8, input: &mut Reader<'_>) -> Action {
         16 => Action::Spend,
         17 => Action::Burn(input.u64().unwrap()),
         18 => Action::PutZeros(bytes(input), input.u32().unwrap()),
+        19 => Action::Panic,
         other => panic!("no action {other}"),
     }
 }
