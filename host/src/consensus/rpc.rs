@@ -8,6 +8,8 @@
 //! A stream begins with an envelope of kind [`Kind::AppendStream`] and no body; its further frames are
 //! bodies of appends.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
@@ -374,6 +376,8 @@ pub struct Introduction {
     pub cluster_name: String,
     /// The name that version-1 clients know it by.
     pub node_name: String,
+    /// The nodes that it would form a cluster with, and their addresses.
+    pub peers: BTreeMap<NodeId, String>,
 }
 
 impl Introduction {
@@ -388,6 +392,10 @@ impl Introduction {
             .bytes(self.admin.as_bytes());
         out.bytes(self.cluster_name.as_bytes())
             .bytes(self.node_name.as_bytes());
+        out.u32(u32::try_from(self.peers.len()).expect("a configuration lists few nodes"));
+        for (node, address) in &self.peers {
+            out.u64(*node).bytes(address.as_bytes());
+        }
         out.finish().into()
     }
 
@@ -408,8 +416,15 @@ impl Introduction {
             admin: input.text()?.to_owned(),
             cluster_name: input.text()?.to_owned(),
             node_name: input.text()?.to_owned(),
+            peers: decode_peers(&mut input)?,
         };
         input.finish()?;
         Ok(introduction)
     }
+}
+
+fn decode_peers(input: &mut Reader<'_>) -> Result<BTreeMap<NodeId, String>, Error> {
+    let count = input.u32()?;
+    let peers = (0..count).map(|_| Ok((input.u64()?, input.text()?.to_owned())));
+    peers.collect()
 }

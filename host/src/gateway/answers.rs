@@ -1,6 +1,7 @@
 //! From an applied entry back to the clients that asked for it.
 
 use quorate_core::apply::Notice;
+use quorate_core::module::Trap;
 use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{Generation, LogIndex, Nonce, RequestId, SessionId, SessionSecret};
@@ -159,6 +160,11 @@ impl Gateway {
                     (None, Outcome::TooLarge { bytes_max })
                 }
                 Refusal::NotReady => (None, Outcome::NoModule),
+                // Never to be sent again: it would be applied, and stop every node once more.
+                Refusal::Skipped => {
+                    let code = Trap::Skipped as u8;
+                    (None, Outcome::Trapped { code })
+                }
                 Refusal::Overloaded | Refusal::TooManySessions | Refusal::Superseded => (
                     None,
                     Outcome::Overloaded {

@@ -195,6 +195,7 @@ impl Assembly {
             admin: settings.me.admin.clone(),
             cluster_name: settings.cluster_name.clone(),
             node_name: settings.me.name.clone(),
+            peers: settings.peers.clone(),
         };
         let join = joining(log.clone(), state.clone());
         let service = Arc::new(PeerService::new(Serving {
