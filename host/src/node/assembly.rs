@@ -201,6 +201,7 @@ impl Assembly {
         let service = Arc::new(PeerService::new(Serving {
             raft,
             me: me.clone(),
+            log: log.clone(),
             state: state.clone(),
             disk: Arc::clone(&disk),
             modules,

@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::Database;
@@ -223,6 +224,12 @@ impl LogStore {
             first: view.first,
             end: view.end(),
         }
+    }
+
+    /// Bytes of the entries in `range`, as far as they are among the newest thousand that were
+    /// appended since the log was opened.
+    pub fn bytes_of(&self, range: Range<u64>) -> usize {
+        self.shared().view().tail.bytes_of(range)
     }
 
     /// The last durable vote.

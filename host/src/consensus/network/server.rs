@@ -25,6 +25,7 @@ use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer};
 use crate::store::BoxFuture;
 use crate::store::disk::Disk;
+use crate::store::log::LogStore;
 use crate::store::state::{SnapshotReceiver, StateStore};
 
 /// Persists the cluster that this node joins, in both files.
@@ -37,6 +38,8 @@ pub struct Serving {
     pub raft: Raft,
     /// Who this node is.
     pub me: Me,
+    /// Says how much is to be applied.
+    pub log: LogStore,
     /// Receives snapshots.
     pub state: StateStore,
     /// Where snapshots are received: its free space bounds them.
@@ -84,8 +87,10 @@ impl fmt::Debug for PeerService {
     }
 }
 
-/// Appends are held back while this node has so many committed entries to apply.
+/// Appends are held back while this node has more committed entries than this to apply.
 const APPLY_LAG_MAX: u64 = 256;
+/// Or more bytes of them.
+const APPLY_LAG_BYTES_MAX: usize = 64 << 20;
 /// Longest that an append is held back.
 const HOLD_MAX: Duration = Duration::from_secs(30);
 const HOLD_STEP: Duration = Duration::from_millis(5);
@@ -364,7 +369,9 @@ impl PeerService {
         let metrics = metrics.borrow_watched();
         let committed = metrics.local_committed.map_or(0, |id| id.index);
         let applied = metrics.last_applied.map_or(0, |id| id.index);
-        committed.saturating_sub(applied) > APPLY_LAG_MAX || self.serving.state.over_cap()
+        committed.saturating_sub(applied) > APPLY_LAG_MAX
+            || self.serving.log.bytes_of(applied + 1..committed + 1) > APPLY_LAG_BYTES_MAX
+            || self.serving.state.over_cap()
     }
 }
 
