@@ -122,7 +122,7 @@ pub fn apply_skipping(
             // It was decided on the state before the entry, which its neighbours change.
             OperationResult::Refused(Refusal::Superseded)
         } else {
-            applying.guarded(operation)?
+            applying.guarded(operation, bytes)?
         };
         results.push(result);
     }
@@ -204,16 +204,20 @@ impl<'a> Applying<'a> {
     }
 
     /// One operation. A panic is a fault that names it; what it left half done is never used.
-    fn guarded(&mut self, operation: &Operation) -> Result<OperationResult, Fault> {
+    fn guarded(&mut self, operation: &Operation, entry: &[u8]) -> Result<OperationResult, Fault> {
         if self.skipped == Some(Extent::Operation) {
             return Ok(OperationResult::Refused(Refusal::Skipped));
         }
-        let poison = Poison {
-            index: self.index,
-            position: self.position,
-        };
+        let (index, position) = (self.index, self.position);
         let ran = catch_unwind(AssertUnwindSafe(|| self.operation(operation)));
-        ran.unwrap_or_else(|panic| Err(skip::poisoned(poison, &*panic)))
+        ran.unwrap_or_else(|panic| {
+            let poison = Poison {
+                index,
+                position,
+                entry: *blake3::hash(entry).as_bytes(),
+            };
+            Err(skip::poisoned(poison, &*panic))
+        })
     }
 
     fn operation(&mut self, operation: &Operation) -> Result<OperationResult, Fault> {

@@ -26,6 +26,8 @@ pub struct Poison {
     pub index: u64,
     /// The operation's place in it, from 0.
     pub position: u32,
+    /// BLAKE3 of the entry's bytes: that nodes mean the same one.
+    pub entry: [u8; 32],
 }
 
 impl fmt::Display for Poison {

@@ -37,10 +37,11 @@ fn poisoned() -> (Machine, Vec<u8>) {
 fn a_panic_names_its_operation_and_applies_nothing() {
     let (mut machine, entry) = poisoned();
     let before = machine.state.clone();
-    let fault = machine.try_apply(entry, &[]).unwrap_err();
+    let fault = machine.try_apply(entry.clone(), &[]).unwrap_err();
     let poison = Poison {
         index: 6,
         position: 1,
+        entry: *blake3::hash(&entry).as_bytes(),
     };
     assert_eq!(fault.poison, Some(poison));
     assert_eq!(
