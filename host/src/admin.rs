@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics, status, hashes and payloads as JSON, over HTTP.
 //!
-//! Read-only, for operators and their tools; clients have no use for it. What it tells comes from an
-//! [`AdminSource`]. Ids and indexes are strings in JSON, since many readers round large numbers.
+//! For operators and their tools; clients have no use for it. Nothing but `/v1/repair/skip` changes
+//! anything. What it tells comes from an [`AdminSource`]. Ids and indexes are strings in JSON, since many readers round large numbers.
 //!
 //! | path | |
 //! |---|---|
@@ -11,10 +11,12 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/hash[?index=N][&wait-ms=M]` | [`HashAt`], at the newest index or at N |
 //! | `POST /v1/view` | a [`ViewRequest`]; a [`ViewAnswer`] |
+//! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
 //! Every error is `{"error":{"code","message","hint"}}`.
 
 mod api;
+mod repair;
 mod routes;
 mod server;
 
@@ -22,6 +24,7 @@ pub use api::{
     AdminSource, ApiError, Check, ErrorBody, HashAt, Member, ModuleStatus, PayloadKind, Role,
     Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
 };
+pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};
 
 #[cfg(test)]

@@ -11,5 +11,5 @@ pub mod runtime;
 pub mod types;
 
 pub use handle::{
-    Clocks, Consensus, Failure, Leadership, NotConfirmed, ProposeError, Status, Stopped,
+    Clocks, Consensus, Failure, Leadership, NotConfirmed, ProposeError, Status, Stopped, Succession,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::limits::Limits;
-use quorate_core::module::ModuleLimits;
+use quorate_core::module::{ModuleLimits, Modules};
 use quorate_core::state::Fault;
 use quorate_engine::{Engine, FileCache};
 use quorate_zmtp::{Listener, Spawner};
@@ -25,12 +25,20 @@ use crate::queries::EPOCH_TICK;
 use crate::store::file_disk::FileDisk;
 
 pub mod assembly;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod formation;
 mod housekeeping;
+pub mod keeper;
+mod repair;
+mod replay;
 mod status;
+pub mod stores;
 mod timing;
+mod waiting_room;
 
-use assembly::{Assembly, Environment, Settings};
+use assembly::{Environment, Settings};
+use keeper::Keeper;
 use status::NodeStatus;
 use timing::Timing;
 
@@ -49,7 +57,7 @@ const HAND_OVER_TIME: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Node {
     driver: Driver,
-    assembly: Assembly,
+    keeper: Keeper,
     client: SocketAddr,
     raft: SocketAddr,
     admin: Admin,
@@ -161,15 +169,16 @@ impl Node {
             edge: Arc::new(edge.clone()),
             events: edge_events,
             engine: engine.clone(),
+            modules: modules(&engine)?,
             genesis,
             metrics,
             recent,
         };
-        let assembly = Assembly::start(settings, environment).await?;
-        source.started(&assembly);
+        let keeper = Keeper::start(settings, environment).await?;
+        source.started(&keeper);
 
         let (stop, stopping) = watch::channel(false);
-        let serving = incoming.serve(assembly.service(), until(stopping.clone()));
+        let serving = incoming.serve(keeper.service(), until(stopping.clone()));
         let tasks = vec![
             driver.task(serving),
             driver.task(zmtp_edge::forward(client_events, events)),
@@ -177,7 +186,7 @@ impl Node {
         ];
         Ok(Self {
             driver,
-            assembly,
+            keeper,
             client,
             raft,
             admin,
@@ -204,33 +213,25 @@ impl Node {
 
     /// Waits until a leader is known and a module is in force here. Cancel-safe.
     pub async fn ready(&self) {
-        self.assembly.ready().await;
+        self.keeper.ready().await;
     }
 
-    /// Waits until the node cannot go on, has handed its leadership over and takes no further part;
-    /// says why. Cancel-safe. The admin listener stays.
-    pub async fn stopped(&self) -> Fault {
-        self.assembly.failure().left_off().await
-    }
-
-    /// Whether the log or the state can no longer be written. What they hold is whole, and a new
-    /// process may go on with it; this one never does.
-    pub fn has_failed_storage(&self) -> bool {
-        let state = self.assembly.state().failed();
-        self.assembly.log().failure().is_some() || state.borrow().is_some()
+    /// Waits until the node's disk has failed, and it has handed its leadership over and ended; says
+    /// why. What log and state hold is whole, and a new process may go on with it; this one never
+    /// does. After any other fault the node stays, says so to operators, and tries again. Cancel-safe.
+    pub async fn ended(&self) -> Fault {
+        self.keeper.ended().await
     }
 
     /// Stops: hands leadership over, tells clients, folds, closes. Bounded in time.
     ///
     /// # Errors
-    /// If what was acknowledged could not be written; it is in the log all the same.
+    /// If what was acknowledged could not be written (it is in the log all the same), or the node
+    /// could not go on when it was stopped.
     pub async fn shutdown(self) -> Result<(), Fault> {
-        self.assembly.hand_over(HAND_OVER_TIME).await;
-        self.assembly.gateway().stop();
-        // What clients are told must be queued before the listener closes.
-        self.assembly.gateway().ended().await;
+        self.keeper.wind_down(HAND_OVER_TIME).await;
         gateway::edge::Edge::shut_down(&self.edge).await;
-        let closed = self.assembly.stop().await;
+        let closed = self.keeper.stop().await;
         self.stop.send_replace(true);
         for task in self.tasks {
             task.ended().await;
@@ -239,6 +240,18 @@ impl Node {
         drop(self.driver);
         closed
     }
+}
+
+/// What runs modules for entries.
+#[cfg(not(debug_assertions))]
+fn modules(engine: &Arc<Engine>) -> Result<Arc<dyn Modules>, Fault> {
+    Ok(engine.clone())
+}
+
+/// What runs modules for entries: the engine, behind the failpoint that the environment asks for.
+#[cfg(debug_assertions)]
+fn modules(engine: &Arc<Engine>) -> Result<Arc<dyn Modules>, Fault> {
+    failpoint::from_environment(engine.clone())
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

@@ -11,6 +11,7 @@ pub mod file_disk;
 pub mod log;
 pub mod memory_disk;
 pub mod reserve;
+pub mod skips;
 pub mod state;
 
 /// Identity of a data directory, written into both files when it is created and checked at each

@@ -191,6 +191,7 @@ mod tests {
             uptime_seconds: 61.7,
             version: "0.1.0".to_owned(),
             stopped: None,
+            poison: None,
         }
     }
 

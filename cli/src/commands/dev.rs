@@ -88,9 +88,9 @@ async fn cluster(arguments: &Dev, data: &Path) -> Result<Exit, Box<Failure>> {
     ended
 }
 
-/// Waits until a node cannot go on.
+/// Waits until a node has ended by itself.
 async fn any_stopped(nodes: &[Node]) -> Box<Failure> {
-    let stopped = nodes.iter().map(|node| Box::pin(node.stopped()));
+    let stopped = nodes.iter().map(|node| Box::pin(node.ended()));
     let (reason, at, _) = select_all(stopped).await;
     let text = format!("node {}: {reason}", at + 1);
     Failure::new(Exit::REFUSED, Slug::NodeStopped, text)

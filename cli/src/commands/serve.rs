@@ -30,15 +30,8 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
                 node.shutdown().await.map_err(|error| stopped(&error.to_string()))?;
                 Ok(Exit::OK)
             }
-            reason = node.stopped() => {
-                // A new process may go on with files that this one cannot write. What cannot be
-                // applied, it could not apply either: this one stays, to be asked why.
-                if !node.has_failed_storage() {
-                    tracing::error!(%reason, "the node has stopped; its admin listener stays");
-                    stop.await;
-                }
-                Err(stopped(&reason.to_string()))
-            }
+            // A new process may go on with files that this one cannot write.
+            reason = node.ended() => Err(stopped(&reason.to_string())),
         }
     })
 }

@@ -48,6 +48,22 @@ impl AdminSource for Source {
         self.hashes.lock().unwrap().clone()
     }
 
+    fn skip(&self, skip: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>> {
+        let (index, position) = (skip.index, skip.position);
+        let answer = match index {
+            12 => Ok(Skip {
+                entry: Some("ab".to_owned()),
+                ..skip
+            }),
+            _ => Err(SkipRefused::NotPoisoned {
+                index,
+                position,
+                instead: "it stands still at 12:3".to_owned(),
+            }),
+        };
+        async { answer }.boxed()
+    }
+
     fn payload_from_json(
         &self,
         kind: PayloadKind,
@@ -100,6 +116,7 @@ fn status() -> Status {
         uptime_seconds: 1.5,
         version: "0.1.0".to_owned(),
         stopped: None,
+        poison: None,
     }
 }
 
@@ -135,8 +152,12 @@ async fn get(admin: &Admin, path: &str) -> (String, String) {
 }
 
 async fn post(admin: &Admin, body: &str) -> (String, String) {
+    post_to(admin, "/v1/view", body).await
+}
+
+async fn post_to(admin: &Admin, path: &str, body: &str) -> (String, String) {
     let length = body.len();
-    let head = "POST /v1/view HTTP/1.1\r\nHost: node\r\nConnection: close\r\n";
+    let head = format!("POST {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n");
     exchange(
         admin,
         &format!("{head}Content-Length: {length}\r\n\r\n{body}"),
@@ -373,5 +394,28 @@ fn hexadecimal_is_read_as_written() {
     assert_eq!(unhex("aBcD"), Some(vec![0xab, 0xcd]));
     for text in ["a", "ag", "+1", "ä"] {
         assert_eq!(unhex(text), None, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_skip_is_taken_or_says_why_not() {
+    let admin = start(source(None)).await;
+    let path = "/v1/repair/skip";
+    let (status, text) = post_to(&admin, path, r#"{"index":"12","position":3}"#).await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert_eq!(
+        text,
+        r#"{"index":"12","position":3,"extent":"module","entry":"ab"}"#
+    );
+    let body = r#"{"index":"13","position":0,"extent":"operation"}"#;
+    let (status, text) = post_to(&admin, path, body).await;
+    assert_eq!(status, "HTTP/1.1 409 Conflict");
+    assert_eq!(
+        text,
+        r#"{"error":{"code":"not-poisoned","message":"this node does not stand still at 13:0: it stands still at 12:3"}}"#
+    );
+    for body in ["", "{}", r#"{"index":12,"position":3}"#] {
+        let (status, text) = post_to(&admin, path, body).await;
+        assert_eq!(status, "HTTP/1.1 400 Bad Request", "{text}");
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::repair::{Poison, Skip, SkipRefused};
 use crate::metrics::Metrics;
 
 /// What the admin listener asks: the node. Every answer is cheap or has a limit of its own; the
@@ -19,7 +20,7 @@ pub trait AdminSource: Send + Sync + 'static {
     fn status(&self) -> BoxFuture<'_, Status>;
 
     /// What must hold for the node to serve: `leader`, `linearizable_read`, `module_loaded`,
-    /// `apply_lag`.
+    /// `apply_lag`, `no_fault`.
     fn readiness(&self) -> BoxFuture<'_, Vec<Check>>;
 
     /// The applied index, sent whenever it grows and after its hash is in [`Self::hashes`].
@@ -28,6 +29,9 @@ pub trait AdminSource: Send + Sync + 'static {
     /// The newest indexes at which the state's hash changed, ascending, with the hash after them. A
     /// thousand or more, so that nodes that are a little apart have one in common.
     fn hashes(&self) -> Vec<(u64, [u8; 32])>;
+
+    /// Has an operation skipped at which this node's code panics; returns once that is durable.
+    fn skip(&self, skip: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>>;
 
     /// A payload from JSON, by the module in force, with a deadline of the source's own.
     fn payload_from_json(
@@ -89,6 +93,9 @@ pub struct Status {
     /// Why the node cannot go on, if it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+    /// The operation at which its own code panics, if that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poison: Option<Poison>,
 }
 
 /// What a node is to its cluster.

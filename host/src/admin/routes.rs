@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::api::{ApiError, ErrorBody, HashAt, ViewAnswer, ViewRequest, hex, unhex};
+use super::repair::{Skip, SkipRefused};
 use super::{AdminSource, ViewError};
 use crate::drive::Driver;
 use crate::metrics::CONTENT_TYPE;
@@ -41,8 +42,10 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/hash", get(hash))
         .route("/v1/view", post(view))
+        .route("/v1/repair/skip", post(skip))
         .fallback(async || {
-            let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view";
+            let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
+                        /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {
@@ -184,6 +187,15 @@ async fn view(
     }
 }
 
+async fn skip(
+    State(context): State<Context>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Skip>, Failure> {
+    let body = body.map_err(|error| invalid(error.body_text()))?;
+    let skip: Skip = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+    Ok(Json(context.source.skip(skip).await?))
+}
+
 pub(super) fn timed_out() -> Response {
     let message = "the request took too long";
     failure(StatusCode::REQUEST_TIMEOUT, "timeout", message).into_response()
@@ -227,6 +239,23 @@ impl From<ViewError> for Failure {
                 failure(StatusCode::SERVICE_UNAVAILABLE, "busy", message).hint("try again")
             }
             ViewError::Fault { .. } => failure(StatusCode::INTERNAL_SERVER_ERROR, "fault", message),
+        }
+    }
+}
+
+impl From<SkipRefused> for Failure {
+    fn from(error: SkipRefused) -> Self {
+        let message = error.to_string();
+        let conflict = |code| failure(StatusCode::CONFLICT, code, message.clone());
+        match error {
+            SkipRefused::Starting => failure(StatusCode::SERVICE_UNAVAILABLE, "starting", message)
+                .hint("ask again in a moment"),
+            SkipRefused::NotPoisoned { .. } => conflict("not-poisoned"),
+            SkipRefused::Applied { .. } => conflict("entry-applied"),
+            SkipRefused::OtherEntry { .. } => conflict("other-entry"),
+            SkipRefused::Fault { .. } => {
+                failure(StatusCode::INTERNAL_SERVER_ERROR, "fault", message)
+            }
         }
     }
 }

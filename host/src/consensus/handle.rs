@@ -1,6 +1,6 @@
 //! What the rest of the node sees of consensus: propose, read, who leads. No type of openraft.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ReadPolicy;
 use quorate_core::apply::Applied;
 use quorate_core::state::Fault;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::machine::Machine;
 use super::types::{EntryBytes, Member, NodeId, TypeConfig};
@@ -79,14 +79,23 @@ pub struct NotConfirmed;
 pub struct Failure {
     first: watch::Sender<Option<Fault>>,
     /// Whether this node has left off after it: leadership handed over, consensus stopped.
-    left_off: watch::Sender<bool>,
+    left_off: watch::Sender<Option<Succession>>,
+}
+
+/// Whether the cluster has a leader after a node left off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Succession {
+    /// Another node leads, or did before.
+    Led,
+    /// This node led, and none took over in time.
+    Unled,
 }
 
 impl Default for Failure {
     fn default() -> Self {
         Self {
             first: watch::Sender::new(None),
-            left_off: watch::Sender::new(false),
+            left_off: watch::Sender::new(None),
         }
     }
 }
@@ -103,16 +112,18 @@ impl Failure {
     }
 
     /// This node has left off: it leads no more, and takes no part.
-    pub fn leave_off(&self) {
-        self.left_off.send_replace(true);
+    pub fn leave_off(&self, succession: Succession) {
+        self.left_off.send_replace(Some(succession));
     }
 
     /// Waits until this node has failed and left off. Cancel-safe.
-    pub async fn left_off(&self) -> Fault {
+    pub async fn left_off(&self) -> (Fault, Succession) {
         let fault = self.wait().await;
+        let mut left_off = self.left_off.subscribe();
+        let left = left_off.wait_for(Option::is_some).await;
+        let succession = left.ok().and_then(|left| *left);
         // The sender lives as long as this, which is borrowed.
-        let _ = self.left_off.subscribe().wait_for(|left| *left).await;
-        fault
+        (fault, succession.unwrap_or(Succession::Led))
     }
 
     /// The first failure.
@@ -327,6 +338,16 @@ impl Consensus {
             committed_index: metrics.local_committed.map(|id| id.index),
             applied_index: metrics.last_applied.map(|id| id.index),
             voters: metrics.membership_config.voter_ids().collect(),
+            answering: metrics
+                .heartbeat
+                .as_ref()
+                .map_or_else(BTreeSet::new, |heard| {
+                    let recent = heard.iter().filter(|(_, at)| {
+                        at.as_ref()
+                            .is_some_and(|at| openraft::Instant::elapsed(&**at) < ANSWER_AGE_MAX)
+                    });
+                    recent.map(|(node, _)| *node).collect()
+                }),
             replicated: metrics
                 .replication
                 .as_ref()
@@ -339,10 +360,32 @@ impl Consensus {
         }
     }
 
+    /// Ends consensus on this node and returns once it has ended. Cancel-safe: it ends all the same.
+    ///
+    /// # Errors
+    /// If it did not end cleanly.
+    pub async fn stop(&self) -> Result<(), Fault> {
+        let raft = self.raft.clone();
+        let (done, ended) = oneshot::channel();
+        // openraft takes a shutdown that is given up for one that has ended.
+        let _detached = self.driver.task(async move {
+            // Whoever waited may have given up.
+            let _ = done.send(raft.shutdown().await);
+        });
+        match ended.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Fault::new(format!("consensus while stopping: {error}"))),
+            Err(_) => Err(Fault::new("consensus did not stop cleanly")),
+        }
+    }
+
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
     }
 }
+
+/// Who did not answer for longer is not taken for answering: a few heartbeats.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// This node's place in the log and in the cluster.
 #[derive(Debug, Clone)]
@@ -361,6 +404,8 @@ pub struct Status {
     pub applied_index: Option<u64>,
     /// The voters.
     pub voters: Vec<NodeId>,
+    /// On the leader: the members that answered a moment ago.
+    pub answering: BTreeSet<NodeId>,
     /// On the leader: how far each member's log is known to be equal.
     pub replicated: BTreeMap<NodeId, Option<u64>>,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use quorate_core::apply::{Applied, apply};
+use quorate_core::apply::{Applied, apply_skipping};
 use quorate_core::module::Modules;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +22,7 @@ use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
 use crate::store::LogPosition;
 use crate::store::log::LogStore;
+use crate::store::skips::Skips;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
 /// Entries handed to the apply loop and not yet applied.
@@ -32,6 +33,7 @@ const BACKLOG_MAX: usize = 64;
 pub struct Applier {
     state: StateStore,
     modules: Arc<dyn Modules>,
+    skips: Skips,
     recent: Arc<Recent>,
     metrics: Arc<Metrics>,
     driver: Driver,
@@ -101,10 +103,11 @@ impl Recent {
 }
 
 impl Applier {
-    /// Applies to `state`, with the code of `modules`.
+    /// Applies to `state`, with the code of `modules`, without what `skips` names.
     pub fn new(
         state: StateStore,
         modules: Arc<dyn Modules>,
+        skips: Skips,
         recent: Arc<Recent>,
         metrics: Arc<Metrics>,
         driver: Driver,
@@ -112,21 +115,34 @@ impl Applier {
         Self {
             state,
             modules,
+            skips,
             recent,
             metrics,
             driver,
         }
     }
 
-    /// Applies one entry. A panic is a fault that names the index.
+    /// Applies one entry. A panic is a fault that names the index, and the operation if it was in
+    /// one.
     ///
     /// # Errors
     /// A [`Fault`]; the entry has then not been applied.
     pub fn apply(&self, entry: &Entry) -> Result<Option<Arc<Applied>>, Fault> {
         let position = LogPosition::from(entry.log_id);
-        let applied = self.apply_payload(position, entry)?;
-        self.recent.reached(position.index);
-        Ok(applied)
+        let run = || self.apply_payload(position, entry);
+        let applied = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let (index, text) = (position.index, text.unwrap_or("no text"));
+            Err(Fault::new(format!(
+                "applying entry {index} panicked: {text}"
+            )))
+        });
+        match &applied {
+            Ok(_) => self.recent.reached(position.index),
+            Err(_) => self.skips.failed(position.index),
+        }
+        applied
     }
 
     fn apply_payload(
@@ -157,19 +173,13 @@ impl Applier {
 
     fn apply_operations(&self, position: LogPosition, bytes: &[u8]) -> Result<Arc<Applied>, Fault> {
         let started = self.driver.now();
+        let index = position.index;
+        let skips = self.skips.begin(index, bytes)?;
+        if !skips.is_empty() {
+            tracing::warn!(index, ?skips, "skips operations");
+        }
         let view = self.state.view();
-        let run = || apply(&view, &*self.modules, position.index, bytes);
-        let mut applied = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(Fault::new(format!(
-                "applying entry {} panicked: {text}",
-                position.index
-            )))
-        })?;
+        let mut applied = apply_skipping(&view, &*self.modules, index, bytes, &skips)?;
         drop(view);
         self.state
             .commit(position, std::mem::take(&mut applied.writes), None);
@@ -227,17 +237,43 @@ pub struct Machine {
     log: LogStore,
     metrics: Arc<Metrics>,
     driver: Driver,
+    _alive: Alive,
+}
+
+/// Held by whatever may still reach the state.
+type Alive = mpsc::Sender<()>;
+
+/// Ends an apply loop whose consensus has stopped.
+#[derive(Debug)]
+pub struct Ending {
+    end: watch::Sender<bool>,
+    alive: mpsc::Receiver<()>,
+}
+
+impl Ending {
+    /// Makes the loop end after the entry that it applies now, also one that waits for ever since
+    /// that entry cannot be applied. What is queued is dropped.
+    pub fn ask(&self) {
+        self.end.send_replace(true);
+    }
+
+    /// Waits until neither the loop nor openraft can reach the state any more. Cancel-safe.
+    pub async fn ended(&mut self) {
+        while self.alive.recv().await.is_some() {}
+    }
 }
 
 impl Machine {
-    /// A machine, and the loop that must be driven for it to apply. `log` is told of installed
-    /// snapshots.
+    /// A machine, the loop that must be driven for it to apply, and what ends that. `log` is told of
+    /// installed snapshots.
     pub fn new(
         applier: Applier,
         log: LogStore,
         failure: Arc<Failure>,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ) -> (Self, impl Future<Output = ()> + Send + 'static, Ending) {
         let (work, queue) = mpsc::channel(BACKLOG_MAX);
+        let (end, asked) = watch::channel(false);
+        let (held, alive) = mpsc::channel(1);
         let state = applier.state.clone();
         let recent = Arc::clone(&applier.recent);
         let metrics = Arc::clone(&applier.metrics);
@@ -250,14 +286,35 @@ impl Machine {
                 log,
                 metrics,
                 driver,
+                _alive: held.clone(),
             },
-            apply_loop(applier, failure, queue),
+            apply_loop(applier, failure, queue, asked, held),
+            Ending { end, alive },
         )
     }
 }
 
-async fn apply_loop(applier: Applier, failure: Arc<Failure>, mut queue: mpsc::Receiver<Work>) {
-    while let Some(work) = queue.recv().await {
+/// Returns when the loop is asked to end; never, if nobody can ask any more.
+async fn asked_to_end(asked: &mut watch::Receiver<bool>) {
+    if asked.wait_for(|end| *end).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn apply_loop(
+    applier: Applier,
+    failure: Arc<Failure>,
+    mut queue: mpsc::Receiver<Work>,
+    mut asked: watch::Receiver<bool>,
+    _alive: Alive,
+) {
+    loop {
+        let work = tokio::select! {
+            biased;
+            () = asked_to_end(&mut asked) => return,
+            work = queue.recv() => work,
+        };
+        let Some(work) = work else { return };
         let item = match work {
             Work::Apply(item) => item,
             Work::Barrier(reached) => {
@@ -276,7 +333,7 @@ async fn apply_loop(applier: Applier, failure: Arc<Failure>, mut queue: mpsc::Re
                 failure.set(fault);
                 // Apply stays pending: an error would be fatal to openraft at once, before this
                 // node could hand over its leadership.
-                std::future::pending::<()>().await;
+                return asked_to_end(&mut asked).await;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::SnapshotPolicy;
@@ -10,26 +10,28 @@ use quorate_core::module::Modules;
 use quorate_core::query;
 use quorate_core::state::Fault;
 use quorate_engine::Engine;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::replay::{MODULE_STACK_BYTES, replay};
+use super::stores::Stores;
 pub use super::timing::Timing;
 use super::{formation, housekeeping};
-use crate::consensus::machine::{Applier, Machine, Recent};
+use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
 use crate::consensus::network::client::Network;
 use crate::consensus::network::server::{Join, PeerService, Serving};
 use crate::consensus::network::{Service, Transport};
 use crate::consensus::rpc::{Introduction, NodeName};
-use crate::consensus::types::{LogId, Member, NodeId};
+use crate::consensus::types::{Member, NodeId};
 use crate::consensus::{Clocks, Consensus, Failure};
 use crate::drive::{Driver, Running};
 use crate::gateway::edge::{Edge, EdgeEvent};
 use crate::gateway::{self, Gateway};
 use crate::genesis::Genesis;
-use crate::metrics::{Metrics, observe};
+use crate::metrics::Metrics;
 use crate::queries::Queries;
 use crate::store::disk::Disk;
-use crate::store::log::{self, Commit, CommitObserver, LogStore};
+use crate::store::log::{self, LogStore};
 use crate::store::reserve::Reserve;
 use crate::store::state::{self, StateStore};
 
@@ -67,14 +69,34 @@ pub struct Environment {
     pub edge: Arc<dyn Edge>,
     /// From clients.
     pub events: mpsc::Receiver<EdgeEvent>,
-    /// Runs modules.
+    /// Runs queries.
     pub engine: Arc<Engine>,
+    /// Runs modules for entries: the engine, or a test's way around it.
+    pub modules: Arc<dyn Modules>,
     /// What a new cluster begins with.
     pub genesis: Arc<Genesis>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where the hash after each entry is kept.
     pub recent: Arc<Recent>,
+}
+
+impl Environment {
+    /// The same, for another assembly, with clients of its own.
+    pub(super) fn with_events(&self, events: mpsc::Receiver<EdgeEvent>) -> Self {
+        Self {
+            driver: self.driver.clone(),
+            disk: Arc::clone(&self.disk),
+            transport: Arc::clone(&self.transport),
+            edge: Arc::clone(&self.edge),
+            events,
+            engine: Arc::clone(&self.engine),
+            modules: Arc::clone(&self.modules),
+            genesis: Arc::clone(&self.genesis),
+            metrics: Arc::clone(&self.metrics),
+            recent: Arc::clone(&self.recent),
+        }
+    }
 }
 
 /// Why an assembly did not start.
@@ -120,19 +142,16 @@ pub enum Error {
 pub struct Assembly {
     driver: Driver,
     consensus: Consensus,
-    log: LogStore,
-    state: StateStore,
+    stores: Stores,
     queries: Queries,
     recent: Arc<Recent>,
     failure: Arc<Failure>,
     me: Me,
     service: Arc<PeerService>,
     gateway: gateway::Handle,
-    tasks: Vec<Running>,
+    applying: tokio::sync::Mutex<Ending>,
+    tasks: Mutex<Vec<Running>>,
 }
-
-/// Stack of the threads that run modules.
-const MODULE_STACK_BYTES: usize = 16 << 20;
 
 impl Assembly {
     /// Opens both files, applies what was committed, and starts consensus and the gateway.
@@ -140,6 +159,19 @@ impl Assembly {
     /// # Errors
     /// As [`Error`] says; nothing is left running.
     pub async fn start(settings: Settings, environment: Environment) -> Result<Self, Error> {
+        let stores = Stores::open(&settings, &environment).await?;
+        Self::start_over(settings, environment, stores).await
+    }
+
+    /// As [`Assembly::start`], over what is open already. No other assembly may work on it.
+    ///
+    /// # Errors
+    /// As there. The stores stay open.
+    pub async fn start_over(
+        settings: Settings,
+        environment: Environment,
+        stores: Stores,
+    ) -> Result<Self, Error> {
         let Environment {
             driver,
             disk,
@@ -147,25 +179,26 @@ impl Assembly {
             edge,
             events,
             engine,
+            modules,
             genesis,
             metrics,
             recent,
         } = environment;
+        let Stores { log, state, skips } = stores.clone();
         let failure = Arc::new(Failure::default());
         let reserve = Reserve::new(Arc::clone(&disk), settings.reserve_bytes);
         let looking = reserve.clone();
         driver.blocking(move || looking.look()).await?;
-        let (log, state) = open(&driver, &disk, settings.node, &metrics).await?;
         recent.begin_at(&state).map_err(Error::Replay)?;
-        let modules: Arc<dyn Modules> = engine.clone();
         let applier = Applier::new(
             state.clone(),
             Arc::clone(&modules),
+            skips.clone(),
             Arc::clone(&recent),
             Arc::clone(&metrics),
             driver.clone(),
         );
-        replay(&driver, &log, &state, applier.clone(), Arc::clone(&engine)).await?;
+        replay(&driver, &log, &state, applier.clone(), Arc::clone(&modules)).await?;
 
         let identity = log.identity();
         let name = NodeName {
@@ -181,7 +214,8 @@ impl Assembly {
             driver.clone(),
             Arc::clone(&metrics),
         );
-        let (machine, apply_loop) = Machine::new(applier, log.clone(), Arc::clone(&failure));
+        let (machine, apply_loop, applying) =
+            Machine::new(applier, log.clone(), Arc::clone(&failure));
         let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
         let config = raft_config(&settings)?;
         let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
@@ -239,6 +273,7 @@ impl Assembly {
             state: state.clone(),
             disk,
             reserve,
+            skips,
             failure: Arc::clone(&failure),
             metrics,
             settings,
@@ -251,15 +286,15 @@ impl Assembly {
         Ok(Self {
             driver,
             consensus,
-            log,
-            state,
+            stores,
             queries,
             recent,
             failure,
             me,
             service,
             gateway: handle,
-            tasks,
+            applying: tokio::sync::Mutex::new(applying),
+            tasks: Mutex::new(tasks),
         })
     }
 
@@ -275,12 +310,17 @@ impl Assembly {
 
     /// The log.
     pub fn log(&self) -> &LogStore {
-        &self.log
+        &self.stores.log
     }
 
     /// The state.
     pub fn state(&self) -> &StateStore {
-        &self.state
+        &self.stores.state
+    }
+
+    /// Both, and what is skipped.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// Runs queries.
@@ -313,7 +353,7 @@ impl Assembly {
         const STEP: Duration = Duration::from_millis(20);
         loop {
             let has_leader = self.consensus.leadership().leader.is_some();
-            let view = self.state.view();
+            let view = self.state().view();
             let is_begun = matches!(query::genesis_mark(&*view), Ok(Some(_)));
             drop(view);
             let serves = !self.consensus.leadership().is_leader || self.gateway.is_serving();
@@ -330,136 +370,71 @@ impl Assembly {
         housekeeping::hand_over(&self.consensus, &self.driver, self.me.name().node, time).await;
     }
 
-    /// Stops consensus, folds, closes both files.
+    /// Ends consensus, apply and every task. The stores stay open: another assembly may start over
+    /// with them. Takes as long as the entry that is being applied.
     ///
     /// # Errors
-    /// If something could not be written.
-    pub async fn stop(self) -> Result<(), Fault> {
-        let fault = |what: &str, error: &dyn std::fmt::Display| {
-            Fault::new(format!("{what} while stopping: {error}"))
-        };
+    /// If consensus did not end cleanly; it has ended all the same.
+    pub async fn leave(&self) -> Result<(), Fault> {
         self.gateway.stop();
-        let raft = self.consensus.raft().shutdown().await;
+        let mut applying = self.applying.lock().await;
+        let stopped = {
+            let stop = self.consensus.stop();
+            tokio::pin!(stop);
+            tokio::select! {
+                stopped = &mut stop => stopped,
+                () = self.driver.sleep(SHUTDOWN_PATIENCE) => {
+                    // What openraft waits for may be the very apply that cannot go on.
+                    applying.ask();
+                    stop.await
+                }
+            }
+        };
+        applying.ask();
+        applying.ended().await;
+        self.gateway.ended().await;
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            task.ended().await;
+        }
+        stopped
+    }
+
+    /// Stops consensus, folds, closes both files. Bounded in time.
+    ///
+    /// # Errors
+    /// If something could not be written, an entry is still being applied, or the node had failed.
+    pub async fn stop(self) -> Result<(), Fault> {
+        self.wind_up().await
+    }
+
+    /// As [`Assembly::stop`], for one that is shared.
+    pub(super) async fn wind_up(&self) -> Result<(), Fault> {
+        let left = tokio::select! {
+            left = self.leave() => left,
+            () = self.driver.sleep(LEAVE_TIME_MAX) => {
+                Err(Fault::new("apply did not end in time: it still works on an entry"))
+            }
+        };
         let folded = match self.failure.get() {
-            None => self.state.fold().await.map(drop),
+            None => self.state().fold().await.map(drop),
             Some(_) => Ok(()),
         };
-        for task in &self.tasks {
-            task.abort();
+        let closed = self.stores.clone().close().await;
+        if let Some(fault) = self.failure.get() {
+            return Err(fault);
         }
-        self.state.close().await;
-        let closed = self.log.close().await;
-        raft.map_err(|error| fault("consensus", &error))?;
-        folded?;
-        closed.map_err(|error| fault("the log", &error))
+        left?;
+        folded.map_err(|fault| Fault::new(format!("the state while stopping: {fault}")))?;
+        closed
     }
 }
 
-/// The node's files.
-pub(super) const LOG_FILE: &str = log::FILE;
-pub(super) const STATE_FILE: &str = "state.redb";
-
-/// Opens both files and makes sure that they belong together.
-async fn open(
-    driver: &Driver,
-    disk: &Arc<dyn Disk>,
-    node: NodeId,
-    metrics: &Arc<Metrics>,
-) -> Result<(LogStore, StateStore), Error> {
-    let expected = log::Expected::Node {
-        node,
-        new_incarnation: driver.random(),
-    };
-    if disk.exists(STATE_FILE)? && !disk.exists(LOG_FILE)? {
-        return Err(Error::NoLog);
-    }
-    let observer: Arc<dyn CommitObserver> = Arc::new(CommitTimes(Arc::clone(metrics)));
-    let log = LogStore::open(
-        driver,
-        &**disk,
-        &expected,
-        log::Config::default(),
-        Some(observer),
-    )?;
-    let durability = Arc::new(log.clone());
-    let state = StateStore::open(
-        Arc::clone(disk),
-        driver.clone(),
-        durability,
-        log.identity(),
-        state::Options::default(),
-    )?;
-    let last = log.bounds().last;
-    if let Some(applied) = state.applied()
-        && last.is_none_or(|last| last.index < applied.index)
-    {
-        if state.installed() != Some(applied) {
-            let last = last.map_or(0, |last| last.index);
-            return Err(Error::StateAhead {
-                applied: applied.index,
-                last,
-            });
-        }
-        // A snapshot was installed and the process ended before the log was purged to it.
-        log.set_purge_floor(applied.index).await?;
-        log.purge(LogId::from(applied)).await?;
-    }
-    if let Some(durable) = state.durable_applied() {
-        log.set_purge_floor(durable.index).await?;
-    }
-    Ok((log, state))
-}
-
-/// Tells the metrics how long the log's commits take.
-#[derive(Debug)]
-struct CommitTimes(Arc<Metrics>);
-
-impl CommitObserver for CommitTimes {
-    fn committed(&self, commit: Commit) {
-        observe(&self.0.log_fsync_duration, commit.took);
-    }
-}
-
-/// Loads the module in force and applies what was committed, in pieces, so that openraft has nothing
-/// left to replay.
-async fn replay(
-    driver: &Driver,
-    log: &LogStore,
-    state: &StateStore,
-    applier: Applier,
-    engine: Arc<Engine>,
-) -> Result<(), Error> {
-    let range = log.replay_range(state.applied().map(|position| position.index))?;
-    let (ended, end) = oneshot::channel();
-    let (log, state) = (log.clone(), state.clone());
-    let replaying = async move {
-        let result = async {
-            query::load_active(&*state.view(), &*engine)?;
-            let mut next = range.start;
-            while next < range.end {
-                let read = log.read_piece(next..range.end).await;
-                let piece = read.map_err(|error| Fault::new(error.to_string()))?;
-                for entry in &piece {
-                    applier.apply(entry)?;
-                }
-                if piece.is_empty() {
-                    return Err(Fault::new(format!("entry {next} is missing in the log")));
-                }
-                next += piece.len() as u64;
-                state.room().await?;
-            }
-            Ok(())
-        };
-        // The assembly may have been dropped while it started.
-        let _ = ended.send(result.await);
-    };
-    let running = driver.thread("quorate-replay", MODULE_STACK_BYTES, replaying)?;
-    let replayed = end
-        .await
-        .unwrap_or_else(|_| Err(Fault::new("replay panicked")));
-    running.ended().await;
-    replayed.map_err(Error::Replay)
-}
+/// How long consensus may take to stop before apply is told to let go of it.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a graceful stop waits for the entry that is being applied: far longer than its fuel lasts.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 
 fn joining(log: LogStore, state: StateStore) -> Join {
     Arc::new(move |cluster| {

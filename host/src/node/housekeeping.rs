@@ -7,13 +7,15 @@ use quorate_core::query;
 use quorate_core::state::Fault;
 use tokio::sync::watch;
 
-use super::assembly::{LOG_FILE, STATE_FILE, Settings};
-use crate::consensus::{Consensus, Failure};
+use super::assembly::Settings;
+use super::stores::{LOG_FILE, STATE_FILE};
+use crate::consensus::{Consensus, Failure, Succession};
 use crate::drive::Driver;
 use crate::metrics::{File, Metrics, ModuleInfo, Peer, Slug};
 use crate::store::disk::Disk;
 use crate::store::log::LogStore;
 use crate::store::reserve::Reserve;
+use crate::store::skips::Skips;
 use crate::store::state::StateStore;
 
 /// What is looked after.
@@ -24,6 +26,7 @@ pub(super) struct House {
     pub(super) state: StateStore,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) reserve: Reserve,
+    pub(super) skips: Skips,
     pub(super) failure: Arc<Failure>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
@@ -93,12 +96,15 @@ impl House {
         tracing::error!(why, "this node stops taking part");
         let node = self.settings.node;
         let time = self.settings.timing.election_max * 2;
-        hand_over(&self.consensus, &self.driver, node, time).await;
+        let succession = hand_over(&self.consensus, &self.driver, node, time).await;
+        if succession == Succession::Unled {
+            tracing::warn!("no other node took over in time");
+        }
         self.consensus.raft().runtime_config().elect(false);
         tokio::select! {
-            stopped = self.consensus.raft().shutdown() => {
-                if let Err(error) = stopped {
-                    tracing::error!(%error, "consensus did not stop cleanly");
+            stopped = self.consensus.stop() => {
+                if let Err(fault) = stopped {
+                    tracing::error!(%fault, "consensus did not stop cleanly");
                 }
             }
             // What openraft waits for may be the very apply that cannot go on.
@@ -106,7 +112,9 @@ impl House {
                 tracing::error!("consensus did not stop in time");
             }
         }
-        self.failure.leave_off();
+        self.metrics.has_leader.set(0);
+        self.metrics.is_leader.set(0);
+        self.failure.leave_off(succession);
     }
 
     async fn look_at_disk(&self) {
@@ -184,14 +192,21 @@ impl House {
         let entries = bounds.end - bounds.first;
         let retained = entries.saturating_mul(self.entry_bytes());
         let budget = self.settings.log_keep_bytes;
-        if retained <= budget || entries <= ENTRIES_KEPT_MIN {
+        // Whoever gets an entry of which an operation was skipped must be told to skip it as well;
+        // who gets a snapshot instead need not.
+        let skipped = self.skips.newest(durable.index);
+        let skipped = skipped.filter(|index| *index >= bounds.first);
+        let is_over = retained > budget && entries > ENTRIES_KEPT_MIN;
+        if !is_over && skipped.is_none() {
             return;
         }
         let mut up_to = durable
             .index
             .min(bounds.end.saturating_sub(ENTRIES_KEPT_MIN));
         let status = self.consensus.status();
-        if status.role == "leader" && retained <= budget.saturating_mul(FOLLOWER_KEEPS) {
+        if let Some(skipped) = skipped {
+            up_to = skipped;
+        } else if status.role == "leader" && retained <= budget.saturating_mul(FOLLOWER_KEEPS) {
             let behind = status
                 .replicated
                 .values()
@@ -233,35 +248,38 @@ impl House {
     }
 }
 
-/// Hands leadership to the member whose log has come furthest, if `node` leads, and waits for a new
-/// leader at most `time`.
-pub(super) async fn hand_over(consensus: &Consensus, driver: &Driver, node: u64, time: Duration) {
+/// Hands leadership, if `node` leads, to the voter that answers and whose log has come furthest, and
+/// waits for a new leader at most `time`.
+pub(super) async fn hand_over(
+    consensus: &Consensus,
+    driver: &Driver,
+    node: u64,
+    time: Duration,
+) -> Succession {
     if !consensus.leadership().is_leader {
-        return;
+        return Succession::Led;
     }
     let status = consensus.status();
     let furthest = status
         .replicated
         .iter()
         .filter(|(peer, _)| **peer != node && status.voters.contains(peer))
-        .max_by_key(|(_, matched)| **matched);
+        .max_by_key(|(peer, matched)| (status.answering.contains(peer), **matched));
     let Some((target, _)) = furthest else {
-        return;
+        return Succession::Unled;
     };
-    if consensus
-        .raft()
-        .trigger()
-        .transfer_leader(*target)
-        .await
-        .is_err()
-    {
-        return;
+    let trigger = consensus.raft().trigger();
+    if trigger.transfer_leader(*target).await.is_err() {
+        return Succession::Unled;
     }
     let mut leadership = consensus.watch_leadership();
     let handed = leadership
         .wait_for(|now| !now.is_leader && now.leader.is_some_and(|leader| leader != node));
     tokio::select! {
-        _ = handed => {}
-        () = driver.sleep(time) => {}
+        handed = handed => match handed {
+            Ok(_) => Succession::Led,
+            Err(_) => Succession::Unled,
+        },
+        () = driver.sleep(time) => Succession::Unled,
     }
 }

@@ -4,20 +4,23 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use quorate_core::query;
+use quorate_core::state::Fault;
 use tokio::sync::watch;
 
 use super::assembly::Assembly;
+use super::keeper::{Keeper, Phase};
+use super::repair;
+use super::stores::Stores;
 use crate::admin::{
-    AdminSource, Check, Member, ModuleStatus, PayloadKind, Role, Status, ViewError, hex,
+    AdminSource, Check, Member, ModuleStatus, PayloadKind, Poison, Role, Skip, SkipRefused, Status,
+    ViewError, hex,
 };
 use crate::config::Config;
-use crate::consensus::machine::Recent;
-use crate::consensus::me::Me;
-use crate::consensus::{Consensus, Failure};
+use crate::consensus::machine::{self, Recent};
+use crate::consensus::types;
 use crate::drive::{Driver, Instant};
 use crate::metrics::Metrics;
 use crate::queries::{self, Queries};
-use crate::store::state::StateStore;
 
 /// Answers the admin listener, also while the node still starts.
 #[derive(Debug)]
@@ -29,17 +32,14 @@ pub(super) struct NodeStatus {
     driver: Driver,
     started: Instant,
     recent: Arc<Recent>,
-    running: OnceLock<Running>,
+    started_node: OnceLock<Started>,
 }
 
-/// What exists once the node has started.
+/// What exists once the node's files are open.
 #[derive(Debug)]
-struct Running {
-    consensus: Consensus,
-    state: StateStore,
-    queries: Queries,
-    failure: Arc<Failure>,
-    me: Me,
+struct Started {
+    phase: watch::Receiver<Phase>,
+    stores: Stores,
 }
 
 /// An apply lag above which a node is not ready.
@@ -60,21 +60,18 @@ impl NodeStatus {
             started: driver.now(),
             driver,
             recent,
-            running: OnceLock::new(),
+            started_node: OnceLock::new(),
         }
     }
 
     /// The node has started.
-    pub(super) fn started(&self, assembly: &Assembly) {
-        let running = Running {
-            consensus: assembly.consensus().clone(),
-            state: assembly.state().clone(),
-            queries: assembly.queries().clone(),
-            failure: Arc::clone(assembly.failure()),
-            me: assembly.me().clone(),
+    pub(super) fn started(&self, keeper: &Keeper) {
+        let started = Started {
+            phase: keeper.watch(),
+            stores: keeper.stores().clone(),
         };
         // A node starts once.
-        let _ = self.running.set(running);
+        let _ = self.started_node.set(started);
     }
 
     fn status_now(&self) -> Status {
@@ -96,9 +93,10 @@ impl NodeStatus {
             uptime_seconds: self.driver.now().duration_since(self.started).as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stopped: None,
+            poison: None,
         };
-        if let Some(running) = self.running.get() {
-            running.fill(&mut status);
+        if let Some(started) = self.started_node.get() {
+            started.fill(&mut status);
         }
         status
     }
@@ -108,13 +106,22 @@ impl NodeStatus {
             name,
             failure: failure.map(str::to_owned),
         };
-        let Some(running) = self.running.get() else {
+        let Some(started) = self.started_node.get() else {
             return vec![check("leader", Some("the node is still starting"))];
         };
         let status = self.status_now();
+        let fault = Check {
+            name: "no_fault",
+            failure: status.stopped.as_ref().map(|why| why.replace('\n', " ")),
+        };
+        let Some(assembly) = started.assembly() else {
+            let leader = check("leader", Some("this node takes no part"));
+            return vec![leader, fault];
+        };
         let lag = status.committed_index.saturating_sub(status.applied_index);
-        let no_read = match running.consensus.leadership().is_leader {
-            true => running.consensus.read_index().await.is_err(),
+        let consensus = assembly.consensus();
+        let no_read = match consensus.leadership().is_leader {
+            true => consensus.read_index().await.is_err(),
             false => status.leader.is_none(),
         };
         vec![
@@ -135,13 +142,7 @@ impl NodeStatus {
                 failure: (lag > APPLY_LAG_MAX)
                     .then(|| format!("{lag} committed entries are not applied")),
             },
-            Check {
-                name: "storage",
-                failure: running
-                    .failure
-                    .get()
-                    .map(|fault| fault.message.replace('\n', " ")),
-            },
+            fault,
         ]
     }
 
@@ -155,10 +156,9 @@ impl NodeStatus {
         + Send
         + 'static,
     ) -> Result<T, ViewError> {
-        let Some(running) = self.running.get() else {
-            return Err(ViewError::NoModule);
-        };
-        let (queries, view) = (running.queries.clone(), running.state.view());
+        let assembly = self.started_node.get().and_then(Started::assembly);
+        let assembly = assembly.ok_or(ViewError::NoModule)?;
+        let (queries, view) = (assembly.queries().clone(), assembly.state().view());
         let converted = self.driver.blocking(move || convert(&queries, &view)).await;
         converted.map_err(|error| match error {
             queries::ViewError::NoModule => ViewError::NoModule,
@@ -172,38 +172,42 @@ impl NodeStatus {
     }
 }
 
-impl Running {
+impl Started {
+    fn assembly(&self) -> Option<Arc<Assembly>> {
+        match &*self.phase.borrow() {
+            Phase::Running(assembly) => Some(Arc::clone(assembly)),
+            Phase::Down(_) | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Why the node cannot go on, if it cannot.
+    fn fault(&self) -> Option<Fault> {
+        match &*self.phase.borrow() {
+            Phase::Running(assembly) => assembly.failure().get(),
+            Phase::Down(fault) | Phase::Ended(fault) => Some(fault.clone()),
+        }
+    }
+
     fn fill(&self, status: &mut Status) {
-        let raft = self.consensus.status();
-        status.role = match raft.role {
-            "leader" => Role::Leader,
-            "follower" => Role::Follower,
-            "candidate" => Role::Candidate,
-            "learner" if raft.voters.is_empty() => Role::Stopped,
-            "learner" => Role::Learner,
-            _ => Role::Stopped,
-        };
-        let cluster = self.me.cluster();
+        let Stores { log, state, .. } = &self.stores;
+        let cluster = log.identity().cluster;
         status.cluster_id = (cluster != [0; 16]).then(|| hex(&cluster));
-        status.leader = raft.leader;
-        status.term = raft.term;
-        status.last_log_index = raft.last_log_index.unwrap_or(0);
-        status.committed_index = raft.committed_index.unwrap_or(0);
-        status.applied_index = raft.applied_index.unwrap_or(0);
-        status.members = self
-            .consensus
-            .members()
-            .into_iter()
-            .map(|(id, member)| Member {
-                id,
-                incarnation: hex(&member.incarnation),
-                raft: member.raft,
-                client: member.client,
-                admin: member.admin,
-                voter: raft.voters.contains(&id),
-            })
-            .collect();
-        let view = self.state.view();
+        match self.assembly() {
+            Some(assembly) => fill_from_consensus(&assembly, status),
+            None => {
+                let index = |last: Option<u64>| last.unwrap_or(0);
+                status.last_log_index = index(log.bounds().last.map(|id| id.index));
+                status.committed_index = index(log.committed().map(|id| id.index));
+                status.applied_index = index(state.applied().map(|position| position.index));
+                if let Ok(membership) = machine::membership(state) {
+                    let voters: Vec<u64> = membership.membership().voter_ids().collect();
+                    let nodes = membership.membership().nodes();
+                    let nodes = nodes.map(|(id, member)| (*id, member.clone()));
+                    status.members = members(nodes, &voters);
+                }
+            }
+        }
+        let view = state.view();
         if let Ok(meta) = query::meta(&*view) {
             status.sessions = meta.sessions;
             status.hash = hex(&meta.hash);
@@ -216,8 +220,50 @@ impl Running {
                 state_version: active.manifest.state_version,
             });
         }
-        status.stopped = self.failure.get().map(|fault| fault.message);
+        if let Some(fault) = self.fault() {
+            status.poison = fault.poison.map(|poison| Poison {
+                index: poison.index,
+                position: poison.position,
+                entry: hex(&poison.entry),
+            });
+            status.stopped = Some(fault.message);
+        }
     }
+}
+
+fn fill_from_consensus(assembly: &Assembly, status: &mut Status) {
+    let raft = assembly.consensus().status();
+    status.role = match raft.role {
+        "leader" => Role::Leader,
+        "follower" => Role::Follower,
+        "candidate" => Role::Candidate,
+        "learner" if raft.voters.is_empty() => Role::Stopped,
+        "learner" => Role::Learner,
+        _ => Role::Stopped,
+    };
+    status.leader = raft.leader;
+    status.term = raft.term;
+    status.last_log_index = raft.last_log_index.unwrap_or(0);
+    status.committed_index = raft.committed_index.unwrap_or(0);
+    status.applied_index = raft.applied_index.unwrap_or(0);
+    status.members = members(assembly.consensus().members(), &raft.voters);
+}
+
+fn members(
+    nodes: impl IntoIterator<Item = (types::NodeId, types::Member)>,
+    voters: &[types::NodeId],
+) -> Vec<Member> {
+    let nodes = nodes.into_iter();
+    nodes
+        .map(|(id, member)| Member {
+            id,
+            incarnation: hex(&member.incarnation),
+            raft: member.raft,
+            client: member.client,
+            admin: member.admin,
+            voter: voters.contains(&id),
+        })
+        .collect()
 }
 
 fn kind(kind: PayloadKind) -> quorate_engine::PayloadKind {
@@ -250,6 +296,14 @@ impl AdminSource for NodeStatus {
 
     fn hashes(&self) -> Vec<(u64, [u8; 32])> {
         self.recent.all()
+    }
+
+    fn skip(&self, skip: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>> {
+        Box::pin(async move {
+            let started = self.started_node.get().ok_or(SkipRefused::Starting)?;
+            let poison = started.fault().and_then(|fault| fault.poison);
+            repair::skip(&self.driver, &started.stores, poison, skip).await
+        })
     }
 
     fn payload_from_json(

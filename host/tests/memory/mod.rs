@@ -4,10 +4,12 @@
 #![allow(
     clippy::unwrap_used,
     dead_code,
+    unused_imports,
     unreachable_pub,
     reason = "tests, none of which uses everything"
 )]
 
+mod kept;
 mod wires;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ use quorate_protocol::{
 };
 use tokio::sync::mpsc;
 
+pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;
 
@@ -97,6 +100,71 @@ pub fn limits() -> Limits {
     }
 }
 
+/// What a node is started with.
+pub struct Prepared {
+    pub settings: Settings,
+    pub environment: Environment,
+    edge: Arc<MemoryEdge>,
+    events: mpsc::Sender<EdgeEvent>,
+}
+
+/// One of `nodes` nodes, in virtual time.
+pub fn prepare(
+    disk: &MemoryDisk,
+    node: NodeId,
+    nodes: NodeId,
+    wires: &Wires,
+    log_keep_bytes: u64,
+) -> Prepared {
+    // Every start draws its own: a data directory that was emptied is another one.
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    let driver = Driver::simulation(STARTS.fetch_add(1, Ordering::Relaxed), WALL_US);
+    seed_thread(7);
+    let edge = Arc::new(MemoryEdge::default());
+    let (events, edge_events) = mpsc::channel(1024);
+    let settings = Settings {
+        node,
+        cluster_name: "test".to_owned(),
+        me: Member {
+            incarnation: [0; 16],
+            raft: raft_address(node),
+            client: format!("tcp://n{node}:2"),
+            admin: format!("n{node}:3"),
+            name: node_name(node),
+        },
+        peers: (1..=nodes).map(|node| (node, raft_address(node))).collect(),
+        timing: Timing {
+            heartbeat: Duration::from_millis(200),
+            election_min: Duration::from_secs(1),
+            election_max: Duration::from_secs(2),
+        },
+        log_keep_bytes,
+        reserve_bytes: 0,
+        gateway: gateway::Options {
+            accepts_version_1: true,
+            ..gateway::Options::default()
+        },
+    };
+    let environment = Environment {
+        driver,
+        disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
+        transport: Arc::new(wires.of(node)),
+        edge: edge.clone(),
+        events: edge_events,
+        engine: engine(),
+        modules: engine(),
+        genesis: Arc::new(Genesis::new(limits(), KV.to_vec())),
+        metrics: Arc::new(Metrics::new()),
+        recent: Arc::default(),
+    };
+    Prepared {
+        settings,
+        environment,
+        edge,
+        events,
+    }
+}
+
 impl Host {
     /// Starts a node that is alone, over `disk`, and waits until it serves.
     pub async fn start(disk: MemoryDisk) -> Self {
@@ -118,47 +186,13 @@ impl Host {
         wires: Wires,
         log_keep_bytes: u64,
     ) -> Result<Self, Error> {
-        // Every start draws its own: a data directory that was emptied is another one.
-        static STARTS: AtomicU64 = AtomicU64::new(0);
-        let driver = Driver::simulation(STARTS.fetch_add(1, Ordering::Relaxed), WALL_US);
-        seed_thread(7);
-        let edge = Arc::new(MemoryEdge::default());
-        let (events, edge_events) = mpsc::channel(1024);
-        let metrics = Arc::new(Metrics::new());
-        let settings = Settings {
-            node,
-            cluster_name: "test".to_owned(),
-            me: Member {
-                incarnation: [0; 16],
-                raft: raft_address(node),
-                client: format!("tcp://n{node}:2"),
-                admin: format!("n{node}:3"),
-                name: node_name(node),
-            },
-            peers: (1..=nodes).map(|node| (node, raft_address(node))).collect(),
-            timing: Timing {
-                heartbeat: Duration::from_millis(200),
-                election_min: Duration::from_secs(1),
-                election_max: Duration::from_secs(2),
-            },
-            log_keep_bytes,
-            reserve_bytes: 0,
-            gateway: gateway::Options {
-                accepts_version_1: true,
-                ..gateway::Options::default()
-            },
-        };
-        let environment = Environment {
-            driver,
-            disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
-            transport: Arc::new(wires.of(node)),
-            edge: edge.clone(),
-            events: edge_events,
-            engine: engine(),
-            genesis: Arc::new(Genesis::new(limits(), KV.to_vec())),
-            metrics: Arc::clone(&metrics),
-            recent: Arc::default(),
-        };
+        let Prepared {
+            settings,
+            environment,
+            edge,
+            events,
+        } = prepare(&disk, node, nodes, &wires, log_keep_bytes);
+        let metrics = Arc::clone(&environment.metrics);
         let assembly = Assembly::start(settings, environment).await?;
         let service = assembly.service();
         wires.serve(node, service);
@@ -192,17 +226,7 @@ impl Host {
     }
 
     pub async fn connect(&self) -> Peer {
-        let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (frames, incoming) = mpsc::unbounded_channel();
-        self.edge.0.lock().unwrap().insert(id, frames);
-        let remote = format!("client-{}", id.0);
-        let connected = EdgeEvent::Connected { id, remote };
-        self.events.send(connected).await.unwrap();
-        Peer {
-            id,
-            incoming,
-            events: self.events.clone(),
-        }
+        connect(&self.edge, &self.events, &self.next).await
     }
 
     /// The newest entry of the log.
@@ -217,6 +241,20 @@ impl Host {
 
     pub async fn sessions(&self) -> Vec<SessionStatus> {
         self.assembly.gateway().sessions().await
+    }
+}
+
+async fn connect(edge: &MemoryEdge, events: &mpsc::Sender<EdgeEvent>, next: &AtomicU64) -> Peer {
+    let id = ConnectionId(next.fetch_add(1, Ordering::Relaxed));
+    let (frames, incoming) = mpsc::unbounded_channel();
+    edge.0.lock().unwrap().insert(id, frames);
+    let remote = format!("client-{}", id.0);
+    let connected = EdgeEvent::Connected { id, remote };
+    events.send(connected).await.unwrap();
+    Peer {
+        id,
+        incoming,
+        events: events.clone(),
     }
 }
 

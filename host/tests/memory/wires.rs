@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_host::consensus::network::{Lane, Link, LinkError, Service, Transport};
+use quorate_host::consensus::rpc::{Envelope, Kind};
 use quorate_host::consensus::types::{Member, NodeId};
 
 /// Who can be reached, by address. Cheap to clone.
@@ -15,6 +16,8 @@ use quorate_host::consensus::types::{Member, NodeId};
 pub struct Wires {
     services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
     isolated: Arc<Mutex<BTreeSet<String>>>,
+    /// What is lost on its way.
+    lost: Arc<Mutex<Option<Kind>>>,
     /// Whose these are.
     own: String,
 }
@@ -42,6 +45,11 @@ impl Wires {
     /// This node neither reaches another nor is reached.
     pub fn isolate(&self, node: NodeId) {
         self.isolated.lock().unwrap().insert(raft_address(node));
+    }
+
+    /// Calls of this kind reach nobody.
+    pub fn lose(&self, kind: Option<Kind>) {
+        *self.lost.lock().unwrap() = kind;
     }
 
     /// Everybody reaches everybody.
@@ -87,6 +95,10 @@ impl Link for Wire {
     fn call(&self, _lane: Lane, frame: Bytes) -> BoxFuture<'static, Result<Bytes, LinkError>> {
         let wire = self.clone();
         Box::pin(async move {
+            let kind = Envelope::decode(&frame).unwrap().0.kind;
+            if *wire.wires.lost.lock().unwrap() == Some(kind) {
+                return Err(wire.broken("lost".to_owned()));
+            }
             let answer = wire.wires.reach(&wire.address)?.call(frame).await;
             wire.wires.reach(&wire.address)?;
             answer.map_err(|refused| wire.broken(refused.reason))

@@ -112,7 +112,7 @@ impl Cluster {
         let clients = Arc::<Mutex<BTreeMap<_, _>>>::default();
         let (events, edge_events) = mpsc::channel(1024);
         let engine = Engine::new(quorate_engine::Config::default()).expect("an engine");
-        let engine = engine.with_cache(self.compiled.clone());
+        let engine = Arc::new(engine.with_cache(self.compiled.clone()));
         let environment = Environment {
             driver: driver.clone(),
             disk: Arc::new(node.disk.clone()),
@@ -127,7 +127,8 @@ impl Cluster {
                 clients: clients.clone(),
             }),
             events: edge_events,
-            engine: Arc::new(engine),
+            modules: engine.clone(),
+            engine,
             genesis: self.genesis.clone(),
             metrics: Arc::new(Metrics::new()),
             recent: Arc::new(Recent::default()),

@@ -1,0 +1,125 @@
+//! What a node keeps on its disk, open.
+
+use std::sync::Arc;
+
+use quorate_core::state::Fault;
+
+use super::assembly::{Environment, Error, Settings};
+use crate::consensus::types::{LogId, NodeId};
+use crate::drive::Driver;
+use crate::metrics::{Metrics, observe};
+use crate::store::disk::Disk;
+use crate::store::log::{self, Commit, CommitObserver, LogStore};
+use crate::store::reserve::Reserve;
+use crate::store::skips::Skips;
+use crate::store::state::{self, StateStore};
+
+/// The node's files.
+pub(super) const LOG_FILE: &str = log::FILE;
+pub(super) const STATE_FILE: &str = "state.redb";
+
+/// The log, the state, and what is skipped: outlives an assembly that could not go on. All clones are the same.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// The log.
+    pub log: LogStore,
+    /// The state.
+    pub state: StateStore,
+    /// What is skipped of the log.
+    pub skips: Skips,
+}
+
+impl Stores {
+    /// Opens both files, creating them if absent, and makes sure that they belong together.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn open(settings: &Settings, environment: &Environment) -> Result<Self, Error> {
+        let Environment { driver, disk, .. } = environment;
+        let reserve = Reserve::new(Arc::clone(disk), settings.reserve_bytes);
+        driver.blocking(move || reserve.look()).await?;
+        let of_skips = Arc::clone(disk);
+        let skips = driver.blocking(move || Skips::open(of_skips)).await?;
+        let (log, state) = open(driver, disk, settings.node, &environment.metrics).await?;
+        Ok(Self { log, state, skips })
+    }
+
+    /// Why nothing can be written any more, if so. What the files hold is whole, and a new process
+    /// may go on with it; this one never does.
+    pub fn failed(&self) -> Option<Fault> {
+        let log = self.log.failure();
+        let log = log.map(|error| Fault::new(error.to_string()));
+        log.or_else(|| self.state.failed().borrow().clone())
+    }
+
+    /// Closes both files.
+    ///
+    /// # Errors
+    /// If something that was queued could not be written.
+    pub async fn close(self) -> Result<(), Fault> {
+        self.state.close().await;
+        let closed = self.log.close().await;
+        closed.map_err(|error| Fault::new(format!("the log while stopping: {error}")))
+    }
+}
+
+/// Opens both files and makes sure that they belong together.
+async fn open(
+    driver: &Driver,
+    disk: &Arc<dyn Disk>,
+    node: NodeId,
+    metrics: &Arc<Metrics>,
+) -> Result<(LogStore, StateStore), Error> {
+    let expected = log::Expected::Node {
+        node,
+        new_incarnation: driver.random(),
+    };
+    if disk.exists(STATE_FILE)? && !disk.exists(LOG_FILE)? {
+        return Err(Error::NoLog);
+    }
+    let observer: Arc<dyn CommitObserver> = Arc::new(CommitTimes(Arc::clone(metrics)));
+    let log = LogStore::open(
+        driver,
+        &**disk,
+        &expected,
+        log::Config::default(),
+        Some(observer),
+    )?;
+    let durability = Arc::new(log.clone());
+    let state = StateStore::open(
+        Arc::clone(disk),
+        driver.clone(),
+        durability,
+        log.identity(),
+        state::Options::default(),
+    )?;
+    let last = log.bounds().last;
+    if let Some(applied) = state.applied()
+        && last.is_none_or(|last| last.index < applied.index)
+    {
+        if state.installed() != Some(applied) {
+            let last = last.map_or(0, |last| last.index);
+            return Err(Error::StateAhead {
+                applied: applied.index,
+                last,
+            });
+        }
+        // A snapshot was installed and the process ended before the log was purged to it.
+        log.set_purge_floor(applied.index).await?;
+        log.purge(LogId::from(applied)).await?;
+    }
+    if let Some(durable) = state.durable_applied() {
+        log.set_purge_floor(durable.index).await?;
+    }
+    Ok((log, state))
+}
+
+/// Tells the metrics how long the log's commits take.
+#[derive(Debug)]
+struct CommitTimes(Arc<Metrics>);
+
+impl CommitObserver for CommitTimes {
+    fn committed(&self, commit: Commit) {
+        observe(&self.0.log_fsync_duration, commit.took);
+    }
+}
