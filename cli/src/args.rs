@@ -9,6 +9,7 @@ use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
 use crate::commands::dev::Dev;
+use crate::commands::repair_skip::Place;
 
 /// Hosts replicated state machines written as WebAssembly modules.
 #[derive(Debug, Parser)]
@@ -113,6 +114,8 @@ Examples:
     Watch(Watch),
     /// Look at a cluster
     Cluster(Cluster),
+    /// Get a cluster past what its nodes cannot go on after
+    Repair(Repair),
     /// Check and show a node's configuration
     Config(Config),
     /// Tell more about an error
@@ -179,6 +182,39 @@ Examples:
   quorate cluster hash
   quorate cluster hash --timeout 1m")]
     Hash,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    #[command(subcommand)]
+    pub(crate) command: RepairCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepairCommand {
+    /// Skip an operation at which every node panics; DESTRUCTIVE, needs --yes
+    #[command(after_help = "\
+The operation is the one that `quorate cluster status` names. It is applied without the module:
+a command is answered, finally, as not carried out. All nodes must answer and are told the same,
+and go on by themselves. Exit code 5 if a node was not told.
+
+Examples:
+  quorate repair skip 1207:3 --yes
+  quorate repair skip 1207:3 --absent 3 --yes")]
+    Skip(RepairSkip),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairSkip {
+    /// Log index, and the operation's place in that entry
+    #[arg(value_name = "INDEX:POSITION")]
+    pub(crate) place: Place,
+    /// Leave out what the node itself records of it as well: only if it panics without the module too
+    #[arg(long)]
+    pub(crate) whole: bool,
+    /// A node that is lost, and need not answer
+    #[arg(long, value_name = "NODE")]
+    pub(crate) absent: Vec<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod explain;
 pub(crate) mod query;
+pub(crate) mod repair_skip;
 pub(crate) mod serve;
 pub(crate) mod version;
 pub(crate) mod watch;

@@ -50,6 +50,8 @@ macro_rules! slugs {
 slugs! {
     /// The module answered with an error of its own.
     ApplicationError = "application-error",
+    /// A node's own code panics at an operation.
+    ApplyPanicked = "apply-panicked",
     /// A node cannot listen where it should.
     CannotListen = "cannot-listen",
     /// `cluster status` found something.
@@ -80,6 +82,10 @@ slugs! {
     SessionEnded = "session-ended",
     /// The session was refused.
     SessionRefused = "session-refused",
+    /// Not every node was told to skip an operation.
+    SkipIncomplete = "skip-incomplete",
+    /// An operation is not to be skipped.
+    SkipRefused = "skip-refused",
     /// Two nodes have different states.
     StateHashMismatch = "state-hash-mismatch",
     /// `explain` does not know it.

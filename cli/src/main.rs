@@ -45,6 +45,11 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
         Command::Call(command) => online(cli, commands::call::run(command, &cli.options)),
         Command::Query(command) => online(cli, commands::query::run(command, &cli.options)),
         Command::Watch(command) => online(cli, commands::watch::run(command, &cli.options)),
+        Command::Repair(args::Repair { command }) => match command {
+            args::RepairCommand::Skip(command) => {
+                online(cli, commands::repair_skip::run(command, &cli.options))
+            }
+        },
         Command::Cluster(args::Cluster { command }) => match command {
             args::ClusterCommand::Status => {
                 online(cli, commands::cluster_status::run(&cli.options))

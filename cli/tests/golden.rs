@@ -46,6 +46,8 @@ fn help() {
         &["cluster"],
         &["cluster", "status"],
         &["cluster", "hash"],
+        &["repair"],
+        &["repair", "skip"],
         &["config"],
         &["config", "check"],
         &["config", "show"],
@@ -79,6 +81,8 @@ fn usage_errors() {
         &["dev", "--nodes", "0"],
         &["dev", "--client-port", "65510"],
         &["watch", ""],
+        &["repair", "skip", "12"],
+        &["repair", "skip", "12:3"],
         &["version", "-o", "yaml"],
         &["version", "--timeout", "10"],
         &["version", "--timeout", "0s"],
@@ -192,6 +196,7 @@ fn closed_port_is_no_node() {
         &["query", "{}"],
         &["watch", "a"],
         &["cluster", "status"],
+        &["repair", "skip", "1:0", "--yes"],
     ] {
         let shown = run(&[command, &["--endpoints", &endpoint, "--timeout", "5s"]].concat());
         assert!(shown.ends_with("--- exit 3\n\n"), "{shown}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +38,10 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// `raft.election-timeout`, both ends.
     pub election_timeout: [Duration; 2],
+    /// Where the nodes keep their data, a folder each; otherwise in the cluster's own folder.
+    pub data: Option<PathBuf>,
+    /// What makes the nodes fail, as `QUORATE_FAILPOINT` has it. Needs [`Profile::Dev`].
+    pub failpoint: Option<String>,
 }
 
 impl Default for Settings {
@@ -52,6 +56,8 @@ impl Default for Settings {
             accept_version_1: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
+            data: None,
+            failpoint: None,
         }
     }
 }
@@ -118,11 +124,15 @@ impl Cluster {
             .map(|n| {
                 let address = |k| ports.address(n * PORTS_PER_NODE + k);
                 let addresses = [address(0), address(1), address(2)];
-                Node::new(NodeId(u64::from(n) + 1), folder.path(), &binary, addresses)
+                let id = NodeId(u64::from(n) + 1);
+                let mut node = Node::new(id, folder.path(), &binary, addresses);
+                node.failpoint.clone_from(&settings.failpoint);
+                node
             })
             .collect();
+        let data = settings.data.as_deref().unwrap_or(folder.path());
         for node in &nodes {
-            node.configure(&configuration(settings, node, &nodes, folder.path()))?;
+            node.configure(&configuration(settings, node, &nodes, data))?;
         }
         Ok(Self {
             nodes,
@@ -269,6 +279,22 @@ impl Cluster {
     /// It still runs, or cannot be started.
     pub fn restart_node(&mut self, id: NodeId) -> Result<()> {
         self.node_mut(id).start()
+    }
+
+    /// The exit status of a node that has ended by itself; `None` while it runs.
+    ///
+    /// # Errors
+    /// It was killed, or never started.
+    pub fn ended(&mut self, id: NodeId) -> Result<Option<ExitStatus>> {
+        self.node_mut(id).ended()
+    }
+
+    /// What a node's admin listener answers to a GET: status code and body.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn get(&self, id: NodeId, path: &str) -> Result<(u16, String)> {
+        http::get(self.node(id).admin, path).await
     }
 
     /// Fails if a node has ended by itself.

@@ -21,6 +21,8 @@ pub(crate) struct Node {
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    /// What makes it fail.
+    pub(crate) failpoint: Option<String>,
     process: Option<Child>,
 }
 
@@ -88,6 +90,7 @@ impl Node {
             binary: binary.to_path_buf(),
             config: folder.join(format!("node-{id}.toml")),
             log: folder.join(format!("node-{id}.log")),
+            failpoint: None,
             process: None,
         }
     }
@@ -114,6 +117,9 @@ impl Node {
             if name.to_string_lossy().starts_with("QUORATE_") {
                 command.env_remove(name);
             }
+        }
+        if let Some(failpoint) = &self.failpoint {
+            command.env("QUORATE_FAILPOINT", failpoint);
         }
         let output: File = log.try_clone().context("share the node's log")?;
         let process = command

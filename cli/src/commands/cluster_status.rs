@@ -21,6 +21,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     leader: Option<String>,
     problems: Vec<String>,
+    /// The operation at which nodes stand still, since their own code panics there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poison: Option<String>,
     nodes: Vec<Node>,
 }
 
@@ -49,7 +52,13 @@ pub(crate) async fn run(options: &Options) -> Result<Exit, Box<Failure>> {
         true => Ok(Exit::OK),
         false => {
             let text = report.problems.join("\n  ");
-            Err(Failure::new(Exit::UNHEALTHY, Slug::ClusterUnhealthy, text))
+            Err(match &report.poison {
+                Some(poison) => Failure::new(Exit::UNHEALTHY, Slug::ApplyPanicked, text).hint(format!(
+                    "keep the nodes' logs, and see `quorate explain apply-panicked`; the way past it is\n\
+                     quorate repair skip {poison}"
+                )),
+                None => Failure::new(Exit::UNHEALTHY, Slug::ClusterUnhealthy, text),
+            })
         }
     }
 }
@@ -71,6 +80,7 @@ async fn ask(members: &[Member], deadline: Instant) -> Report {
 impl Report {
     fn new(nodes: Vec<Node>) -> Self {
         let mut problems = Vec::new();
+        let mut poison = None;
         // Of two that think they lead, the one of the newer term does.
         let leaders = nodes.iter().filter_map(|node| match node {
             Node::Answered(status) if status.role == Role::Leader => Some(status),
@@ -93,6 +103,7 @@ impl Report {
                     if status.role == Role::Stopped || why.is_some() {
                         let why = why.unwrap_or("it is not part of a cluster yet");
                         problems.push(format!("node {id} has stopped: {why}"));
+                        poison = poison.or(status.poison.as_ref());
                     }
                     if status.module.is_none() {
                         problems.push(format!("node {id} has no module in force"));
@@ -101,8 +112,10 @@ impl Report {
             }
         }
         let leader = leader.map(|leader| leader.to_string());
+        let poison = poison.map(|poison| format!("{}:{}", poison.index, poison.position));
         Self {
             healthy: problems.is_empty(),
+            poison,
             leader,
             problems,
             nodes,

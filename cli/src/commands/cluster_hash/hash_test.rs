@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use quorate_host::admin::{Admin, AdminSource, Check, PayloadKind, Status, ViewError};
+use quorate_host::admin::{
+    Admin, AdminSource, Check, PayloadKind, Skip, SkipRefused, Status, ViewError,
+};
 use quorate_host::drive::Driver;
 use quorate_host::metrics::Metrics;
 use quorate_protocol::NodeId;
@@ -37,6 +39,10 @@ impl AdminSource for Source {
 
     fn hashes(&self) -> Vec<(u64, [u8; 32])> {
         self.hashes.lock().unwrap().clone()
+    }
+
+    fn skip(&self, _: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>> {
+        unreachable!("nobody asks")
     }
 
     fn payload_from_json(
