@@ -21,9 +21,14 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
         tokio::pin!(stop);
         let driver = driver()?;
         let config = loaded.config;
-        let node = Node::start(config, driver)
-            .await
-            .map_err(|error| start_failure(&error))?;
+        let node = tokio::select! {
+            started = Node::start(config, driver) => started.map_err(|error| start_failure(&error))?,
+            // Replaying the log may take long; what it has not made durable is replayed again.
+            () = &mut stop => {
+                tracing::info!("stopping before the node has started");
+                return Ok(Exit::OK);
+            }
+        };
         tokio::select! {
             () = &mut stop => {
                 tracing::info!("stopping");
