@@ -269,6 +269,37 @@ async fn silence_is_no_answer_when_a_cluster_forms() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn nodes_that_list_different_peers_form_no_cluster() {
+    let wires = Wires::default();
+    let launch = async |node, nodes, disk| {
+        let host = Host::launch(disk, node, nodes, wires.clone(), 1 << 30).await;
+        host.unwrap()
+    };
+    // The first one would form a cluster of two with the second one, which waits for the third.
+    let mut hosts = vec![launch(1, 2, MemoryDisk::new()).await];
+    for node in 2..=NODES {
+        hosts.push(launch(node, NODES, MemoryDisk::new()).await);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    for host in &hosts {
+        assert_eq!(host.assembly.me().cluster(), [0; 16]);
+    }
+    // Once they agree they form one.
+    wires.cut(1);
+    let disk = hosts.remove(0).stop().await;
+    hosts.push(launch(1, NODES, disk).await);
+    for host in &hosts {
+        host.ready().await;
+    }
+    let first = hosts[0].assembly.me().cluster();
+    assert!(
+        hosts
+            .iter()
+            .all(|host| host.assembly.me().cluster() == first)
+    );
+}
+
 /// FAULTS 87.
 #[tokio::test(start_paused = true)]
 async fn a_node_with_an_emptied_directory_stays_out_and_forms_no_other_cluster() {

@@ -281,6 +281,11 @@ impl Cluster {
         self.node_mut(id).start()
     }
 
+    /// What makes a node fail from its next start on, as [`Settings::failpoint`] has it.
+    pub fn set_failpoint(&mut self, id: NodeId, failpoint: Option<&str>) {
+        self.node_mut(id).failpoint = failpoint.map(str::to_owned);
+    }
+
     /// The exit status of a node that has ended by itself; `None` while it runs.
     ///
     /// # Errors

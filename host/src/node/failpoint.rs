@@ -103,9 +103,12 @@ impl Instance for FailingInstance {
             match self.failpoint.what {
                 What::Panic => panic!("the failpoint"),
                 What::Fault => return Err(Fault::new("the failpoint")),
-                What::Hang => loop {
-                    std::thread::park();
-                },
+                What::Hang => {
+                    tracing::warn!("the failpoint hangs");
+                    loop {
+                        std::thread::park();
+                    }
+                }
             }
         }
         self.instance.call(export, input, fuel, context)

@@ -1,0 +1,14 @@
+//! Nodes that cannot go on, as real processes. One binary for all, so that they link once; a module for
+//! each.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[cfg(debug_assertions)]
+#[path = "recovery/poison.rs"]
+mod poison;
+
+#[cfg(debug_assertions)]
+#[path = "recovery/stuck.rs"]
+mod stuck;
+
+#[path = "recovery/full_disk.rs"]
+mod full_disk;
