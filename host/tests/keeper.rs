@@ -187,7 +187,7 @@ async fn a_node_that_cannot_compile_its_module_is_there_and_tries_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_transfer_nobody_takes_begins_its_consensus_anew_at_once() {
+async fn a_leader_that_hears_of_no_successor_begins_its_consensus_anew_at_once() {
     let cluster = Cluster::form(NODES).await;
     let leader = cluster.leader().await;
     let failing = &cluster.nodes[&leader];
@@ -199,12 +199,17 @@ async fn a_leader_whose_transfer_nobody_takes_begins_its_consensus_anew_at_once(
     let old = failing.keeper.assembly().unwrap();
     peer.command(2, set("a", "2")).await;
     old.failure().wait().await;
+    cluster.wires.isolate(leader);
     let failed_at = tokio::time::Instant::now();
-    failing.until_running(false).await;
-    failing.until_running(true).await;
+    until("the node begins anew", || {
+        let assembly = failing.keeper.assembly();
+        assembly.is_some_and(|assembly| !Arc::ptr_eq(&assembly, &old))
+    })
+    .await;
     // Two of the longest election timeouts, 4 s, and no pause after them.
     let took = failed_at.elapsed().as_secs_f64();
     assert!((4.0..4.5).contains(&took), "{took}");
+    cluster.wires.heal();
 
     let mut peer = cluster.connect().await;
     resumed(&mut peer, &opened).await;
