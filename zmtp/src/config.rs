@@ -18,11 +18,14 @@ pub struct Config {
     /// Time from when the first part of a frame is there until it is complete; the
     /// connection is closed. Default 30 s.
     pub frame_time: Duration,
+    /// The same for a long message while others wait for
+    /// [`inbound_bytes_total`](Self::inbound_bytes_total). Default 5 s.
+    pub frame_time_pressed: Duration,
     /// Connections of the endpoint, those in handshake included; further ones are closed at once.
     /// Default 10 000.
     pub connections: usize,
     /// Bytes queued to a peer, with an allowance for each message; the peer is disconnected as
-    /// slow. Default 8 MiB.
+    /// slow. One message is always taken. Default 8 MiB.
     pub outbound_bytes: usize,
     /// Bytes queued to all peers of the endpoint. Beyond, every peer is held to
     /// [`outbound_bytes_floor`](Self::outbound_bytes_floor). Default 512 MiB.
@@ -32,8 +35,9 @@ pub struct Config {
     /// Time in which a peer must take some of what is queued to it; it is disconnected as slow.
     /// Default 30 s.
     pub stall_time: Duration,
-    /// Bytes of long messages (over 32 KiB) of the endpoint that are being received or wait in its
-    /// events; further long messages wait unread. Default 128 MiB.
+    /// Bytes of long messages (over 32 KiB) of the endpoint that are being received, wait in its
+    /// events, or were handed over and not yet dropped; further long messages wait unread.
+    /// Default 128 MiB.
     pub inbound_bytes_total: usize,
     /// Events of the endpoint that wait to be taken; beyond, peers are not read. Default 1024.
     pub events: usize,
@@ -57,6 +61,7 @@ impl Default for Config {
             handshake_command_bytes: 4 << 10,
             payload_bytes: (2 << 20) + (64 << 10),
             frame_time: Duration::from_secs(30),
+            frame_time_pressed: Duration::from_secs(5),
             connections: 10_000,
             outbound_bytes: 8 << 20,
             outbound_bytes_total: 512 << 20,
@@ -106,6 +111,7 @@ impl Config {
         check_times(&[
             ("handshake_time", self.handshake_time),
             ("frame_time", self.frame_time),
+            ("frame_time_pressed", self.frame_time_pressed),
             ("stall_time", self.stall_time),
             ("close_time", self.close_time),
             ("heartbeat_interval", self.heartbeat_interval),

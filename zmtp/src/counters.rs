@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::codec::ProtocolError;
+use crate::{codec::ProtocolError, event::DisconnectReason};
 
 /// Why a connection never got to [`Event::Connected`](crate::Event::Connected).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,10 +43,10 @@ impl Refusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
-            Self::NotZmtp => "not_zmtp",
+            Self::NotZmtp => "not-zmtp",
             Self::Version => "version",
             Self::Mechanism => "mechanism",
-            Self::SocketType => "socket_type",
+            Self::SocketType => "socket-type",
             Self::Malformed => "malformed",
             Self::Timeout => "timeout",
             Self::Gone => "gone",
@@ -72,9 +72,7 @@ pub struct Counters {
     pub(crate) accepted: AtomicU64,
     pub(crate) accept_failures: AtomicU64,
     pub(crate) connected: AtomicU64,
-    pub(crate) disconnected: AtomicU64,
-    pub(crate) disconnected_slow: AtomicU64,
-    pub(crate) disconnected_protocol: AtomicU64,
+    disconnected: [AtomicU64; DisconnectReason::LABELS.len()],
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) messages_in: AtomicU64,
@@ -101,17 +99,16 @@ impl Counters {
 
     /// Connections that completed their handshake and are over, for whatever reason.
     pub fn disconnected(&self) -> u64 {
-        self.disconnected.load(Relaxed)
+        self.disconnected
+            .iter()
+            .map(|count| count.load(Relaxed))
+            .sum()
     }
 
-    /// Connections ended since the peer read too slowly.
-    pub fn disconnected_slow(&self) -> u64 {
-        self.disconnected_slow.load(Relaxed)
-    }
-
-    /// Connections ended since the peer broke the protocol after its handshake.
-    pub fn disconnected_protocol(&self) -> u64 {
-        self.disconnected_protocol.load(Relaxed)
+    /// The same by reason: each of [`DisconnectReason::LABELS`] with its count.
+    pub fn disconnected_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.disconnected.iter().map(|count| count.load(Relaxed));
+        DisconnectReason::LABELS.into_iter().zip(counts)
     }
 
     /// Connections after their handshake now: a gauge.
@@ -153,6 +150,10 @@ impl Counters {
 
     pub(crate) fn add(counter: &AtomicU64, amount: u64) {
         counter.fetch_add(amount, Relaxed);
+    }
+
+    pub(crate) fn disconnect(&self, reason: &DisconnectReason) {
+        Self::add(&self.disconnected[reason.index()], 1);
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {

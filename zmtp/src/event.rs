@@ -44,8 +44,9 @@ pub enum Event {
     Message {
         /// Who sent it.
         id: RoutingId,
-        /// Its bytes. They may share a buffer of up to 32 KiB with neighbouring messages: copy what
-        /// is kept for long.
+        /// Its bytes. Drop them soon, and copy what is kept for long: short ones may share a buffer
+        /// of up to 32 KiB with their neighbours, and a long one takes its part of
+        /// [`Config::inbound_bytes_total`](crate::Config::inbound_bytes_total) until it is dropped.
         payload: Bytes,
     },
     /// A connection is over. Nothing is sent to it any more, and nothing comes from it.
@@ -116,4 +117,38 @@ pub enum DisconnectReason {
     /// The endpoint shuts down.
     #[error("the endpoint shuts down")]
     Shutdown,
+}
+
+impl DisconnectReason {
+    /// The label of every reason, to build a metric's labels from.
+    pub const LABELS: [&'static str; 9] = [
+        "peer-closed",
+        "connection-lost",
+        "protocol",
+        "slow",
+        "silent",
+        "frame-timeout",
+        "closed",
+        "aborted",
+        "shutdown",
+    ];
+
+    /// A word for a metric's label.
+    pub const fn label(&self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    pub(crate) const fn index(&self) -> usize {
+        match self {
+            Self::PeerClosed => 0,
+            Self::Io(_) => 1,
+            Self::Protocol(_) => 2,
+            Self::Slow => 3,
+            Self::Silent => 4,
+            Self::FrameTimeout => 5,
+            Self::Closed => 6,
+            Self::Aborted => 7,
+            Self::Shutdown => 8,
+        }
+    }
 }

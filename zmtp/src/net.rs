@@ -24,7 +24,10 @@ pub use self::{
     spawner::Spawner,
 };
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -44,6 +47,8 @@ struct Shared {
     slots: Arc<Semaphore>,
     /// One permit for each byte of long frames.
     room: Arc<Semaphore>,
+    /// Connections whose long frames wait for room.
+    room_waiters: AtomicUsize,
     log_limit: LogLimit,
 }
 

@@ -7,7 +7,9 @@ mod peer;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_zmtp::{BindError, Config, DisconnectReason, Listener, Refusal, SendError, Spawner};
+use quorate_zmtp::{
+    BindError, Config, DisconnectReason, Event, Listener, Refusal, SendError, Spawner,
+};
 use tokio::io::AsyncWriteExt;
 
 use self::peer::{Server, wait_for, within};
@@ -36,7 +38,13 @@ async fn a_peer_that_does_not_read_is_disconnected_at_its_budget() {
     };
     assert!(matches!(error, SendError::QueueFull { queued_bytes, .. } if queued_bytes > 1_000_000));
     assert_eq!(server.disconnected().await, (id, DisconnectReason::Slow));
-    assert_eq!(server.endpoint.counters().disconnected_slow(), 1);
+    let counters = server.endpoint.counters();
+    assert!(
+        counters
+            .disconnected_by_reason()
+            .any(|count| count == ("slow", 1))
+    );
+    assert_eq!(counters.disconnected(), 1);
     assert_eq!(server.endpoint.counters().queued_bytes(), 0);
     server
         .endpoint
@@ -238,6 +246,109 @@ async fn long_messages_wait_for_room_and_all_arrive() {
     for sender in senders {
         sender.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_was_handed_over_takes_room_until_it_is_dropped() {
+    // More than socket buffers hold.
+    let payload_bytes = 16 << 20;
+    let config = Config {
+        payload_bytes,
+        inbound_bytes_total: payload_bytes + 100,
+        ..Config::default()
+    };
+    let mut server = Server::start(config);
+    let (first, first_id) = server.client().await;
+    let (second, second_id) = server.client().await;
+    let (mut other, other_id) = server.client().await;
+    let message =
+        |number: u8| [&b"\x02\0\0\0\0\x01\0\0\0"[..], &vec![number; payload_bytes]].concat();
+    let send = |mut peer: peer::Peer, message: Vec<u8>| {
+        tokio::spawn(async move {
+            peer.send(&message).await;
+            peer
+        })
+    };
+    let _first = send(first, message(1)).await.unwrap();
+    let (id, held) = server.message().await;
+    assert_eq!((id, held.len()), (first_id, payload_bytes));
+    let sender = send(second, message(2));
+    // A short message of another peer needs no room.
+    for _ in 0..200 {
+        other.send(b"\0\x01x").await;
+        assert_eq!(server.message().await.0, other_id);
+    }
+    assert!(!sender.is_finished());
+    drop(held);
+    let (id, payload) = server.message().await;
+    assert_eq!((id, payload.len()), (second_id, payload_bytes));
+    sender.await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_are_announced_and_never_come_do_not_keep_the_room_from_others() {
+    let payload_bytes = 1 << 20;
+    let config = Config {
+        payload_bytes,
+        inbound_bytes_total: 4 * payload_bytes,
+        frame_time: Duration::from_secs(3600),
+        frame_time_pressed: SHORT,
+        ..Config::default()
+    };
+    let mut server = Server::start(config);
+    let mut hostile = Vec::new();
+    for _ in 0..8 {
+        hostile.push(server.client().await.0);
+    }
+    let endpoint = server.endpoint.clone();
+    let bytes_before = endpoint.counters().bytes_in();
+    let header = b"\x02\0\0\0\0\0\x10\0\0";
+    for peer in &mut hostile {
+        peer.send(header).await;
+    }
+    wait_for("all headers were read", || {
+        endpoint.counters().bytes_in() == bytes_before + 8 * header.len() as u64
+    })
+    .await;
+    let (mut peer, id) = server.client().await;
+    let message = [&header[..], &vec![7; payload_bytes]].concat();
+    let sender = tokio::spawn(async move {
+        peer.send(&message).await;
+        peer
+    });
+    let mut ended = 0;
+    loop {
+        match server.event().await {
+            Event::Disconnected { reason, .. } => {
+                assert_eq!(reason, DisconnectReason::FrameTimeout);
+                ended += 1;
+            }
+            Event::Message { id: from, payload } => {
+                assert_eq!((from, payload.len()), (id, payload_bytes));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(ended > 0);
+    sender.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_message_is_queued_however_small_the_budget() {
+    let config = Config {
+        outbound_bytes: 64 << 10,
+        ..Config::default()
+    };
+    let mut server = Server::start(config);
+    let (mut peer, id) = server.client().await;
+    let payload = vec![9; 1 << 20];
+    server
+        .endpoint
+        .send(id, Bytes::from(payload.clone()))
+        .unwrap();
+    let answer = [&b"\x02\0\0\0\0\0\x10\0\0"[..], &payload].concat();
+    peer.expect(&answer).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,6 @@ use tracing::{debug, warn};
 
 use super::{
     Shared,
-    events::Queued,
     outbox::{Outbox, Outgoing},
     reader::Reader,
     writer::Writer,
@@ -36,7 +35,7 @@ pub(super) struct Connection {
     pub(super) id: RoutingId,
     pub(super) remote: SocketAddr,
     pub(super) shared: Arc<Shared>,
-    pub(super) events: mpsc::Sender<Queued>,
+    pub(super) events: mpsc::Sender<Event>,
     pub(super) slot: OwnedSemaphorePermit,
 }
 
@@ -48,7 +47,7 @@ struct Greeted {
     /// Our READY, not sent yet.
     output: BytesMut,
     /// For the event that it is connected.
-    place: mpsc::OwnedPermit<Queued>,
+    place: mpsc::OwnedPermit<Event>,
 }
 
 /// Why a handshake failed.
@@ -95,14 +94,11 @@ impl Connection {
         self.shared.registry.insert(self.id, Arc::clone(&outbox));
         Counters::add(&self.shared.counters.connected, 1);
         debug!(id = %self.id, remote = %self.remote, ?peer_type, "connected");
-        place.send(
-            Event::Connected {
-                id: self.id,
-                peer_type,
-                remote: self.remote,
-            }
-            .into(),
-        );
+        place.send(Event::Connected {
+            id: self.id,
+            peer_type,
+            remote: self.remote,
+        });
 
         let reader = Reader::new(peer_type, input, &self, &outbox);
         let writer = Writer::new(output, &self.shared, &outbox);
@@ -257,13 +253,7 @@ impl Connection {
     }
 
     async fn disconnected(self, reason: DisconnectReason) {
-        let counters = &self.shared.counters;
-        Counters::add(&counters.disconnected, 1);
-        match &reason {
-            DisconnectReason::Slow => Counters::add(&counters.disconnected_slow, 1),
-            DisconnectReason::Protocol(_) => Counters::add(&counters.disconnected_protocol, 1),
-            _ => {}
-        }
+        self.shared.counters.disconnect(&reason);
         let (id, remote) = (self.id, self.remote);
         let is_fault = matches!(
             reason,
@@ -277,10 +267,7 @@ impl Connection {
         // whoever waits for the shutdown may not be taking events.
         let slot = (!self.shared.is_shutting_down()).then_some(self.slot);
         // Fails if nobody takes events any more.
-        let _ = self
-            .events
-            .send(Event::Disconnected { id, reason }.into())
-            .await;
+        let _ = self.events.send(Event::Disconnected { id, reason }).await;
         drop(slot);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -18,18 +18,13 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Shared,
-    connection::Connection,
-    endpoint::Endpoint,
-    events::{Events, Queued},
-    log_limit::LogLimit,
-    registry::Registry,
-    spawner::Spawner,
+    Shared, connection::Connection, endpoint::Endpoint, events::Events, log_limit::LogLimit,
+    registry::Registry, spawner::Spawner,
 };
 use crate::{
     config::{Config, ConfigError},
     counters::{Counters, Refusal},
-    event::RoutingId,
+    event::{Event, RoutingId},
 };
 
 /// Connections that the kernel holds for us between two accepts.
@@ -63,7 +58,7 @@ pub enum BindError {
 pub struct Listener {
     socket: TcpListener,
     shared: Arc<Shared>,
-    events: mpsc::Sender<Queued>,
+    events: mpsc::Sender<Event>,
     spawner: Spawner,
     backoff: Duration,
 }
@@ -98,6 +93,7 @@ impl Listener {
             shutdown: watch::Sender::new(false),
             slots,
             room: Arc::new(Semaphore::new(config.inbound_bytes_total)),
+            room_waiters: AtomicUsize::new(0),
             log_limit: LogLimit::new(),
             config,
         });

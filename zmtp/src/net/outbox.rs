@@ -107,11 +107,10 @@ impl Outbox {
     }
 
     pub(super) fn send(&self, payload: Bytes) -> Result<(), SendError> {
-        let bytes_max = self
-            .shared
-            .config
-            .outbound_bytes
-            .saturating_sub(ALLOWANCE_BYTES);
+        let config = &self.shared.config;
+        let budget = config.outbound_bytes.saturating_sub(ALLOWANCE_BYTES);
+        // What peers may send they may also be sent, however small the budget.
+        let bytes_max = budget.max(config.payload_bytes);
         if payload.len() > bytes_max {
             return Err(SendError::TooLarge {
                 bytes: payload.len(),
@@ -160,11 +159,12 @@ impl Outbox {
         let config = &self.shared.config;
         let after = queued_bytes + cost;
         let total_after = self.shared.counters.queued_bytes() + cost as u64;
-        if total_after <= config.outbound_bytes_total as u64 {
-            after <= config.outbound_bytes
+        let budget = if total_after <= config.outbound_bytes_total as u64 {
+            config.outbound_bytes
         } else {
-            queued_bytes == 0 || after <= config.outbound_bytes_floor
-        }
+            config.outbound_bytes_floor
+        };
+        queued_bytes == 0 || after <= budget
     }
 
     /// Swaps the queue with `batch`, which must be empty.

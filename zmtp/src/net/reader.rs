@@ -1,6 +1,12 @@
 //! Reads one peer, no faster than its messages are taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -14,7 +20,6 @@ use tokio::{
 use super::{
     Shared,
     connection::Connection,
-    events::Queued,
     outbox::{Outbox, Outgoing},
 };
 use crate::{
@@ -28,11 +33,26 @@ use crate::{
 const READ_BYTES_MIN: usize = 2 << 10;
 const READ_BYTES_MAX: usize = 32 << 10;
 
+/// How often a connection that holds room looks whether others wait for it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A long payload with the room that it takes until whoever was handed it lets it go.
+struct LongPayload {
+    payload: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for LongPayload {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     id: RoutingId,
     shared: &'a Shared,
-    events: &'a mpsc::Sender<Queued>,
+    events: &'a mpsc::Sender<Event>,
     outbox: &'a Outbox,
     decoder: MessageDecoder,
     input: BytesMut,
@@ -41,6 +61,8 @@ pub(super) struct Reader<'a> {
     room: Option<OwnedSemaphorePermit>,
     /// By when the frame that is being received must be complete.
     frame_deadline: Option<Instant>,
+    /// Since when others wait for the room that this frame holds.
+    pressed_since: Option<Instant>,
     /// How long the peer may be silent; known once it has sent a PING.
     silence: Option<Duration>,
 }
@@ -64,6 +86,7 @@ impl<'a> Reader<'a> {
             read_bytes: READ_BYTES_MIN,
             room: None,
             frame_deadline: None,
+            pressed_since: None,
             silence: None,
         }
     }
@@ -112,16 +135,19 @@ impl<'a> Reader<'a> {
     ) -> Result<(), DisconnectReason> {
         self.outbox.set_envelope(envelope);
         Counters::add(&self.shared.counters.messages_in, 1);
+        let payload = match self.room.take() {
+            Some(room) => Bytes::from_owner(LongPayload {
+                payload,
+                _room: room,
+            }),
+            None => payload,
+        };
         let event = Event::Message {
             id: self.id,
             payload,
         };
-        let queued = Queued {
-            event,
-            room: self.room.take(),
-        };
         self.events
-            .send(queued)
+            .send(event)
             .await
             .map_err(|_| DisconnectReason::Shutdown)
     }
@@ -155,11 +181,13 @@ impl<'a> Reader<'a> {
         if frame_bytes > READ_BYTES_MAX && self.room.is_none() {
             let permits = u32::try_from(frame_bytes.min(self.shared.config.inbound_bytes_total))
                 .expect("the validated limit of a payload is far below");
+            let _waiting = Waiting::begin(&self.shared.room_waiters);
             let room = Arc::clone(&self.shared.room)
                 .acquire_many_owned(permits)
                 .await
                 .expect("the semaphore is never closed");
             self.room = Some(room);
+            self.pressed_since = None;
             self.start_frame_clock();
         }
         if frame_bytes > self.input.len() {
@@ -173,22 +201,46 @@ impl<'a> Reader<'a> {
         self.frame_deadline = Some(Instant::now() + self.shared.config.frame_time);
     }
 
+    /// When to give the peer up, and for what, if nothing comes from it.
+    fn deadline(&mut self, silent_at: Option<Instant>) -> Option<(Instant, DisconnectReason)> {
+        let frame = self
+            .frame_deadline
+            .into_iter()
+            .chain(self.pressed_deadline());
+        let frame = frame.map(|at| (at, DisconnectReason::FrameTimeout));
+        let silent = silent_at.map(|at| (at, DisconnectReason::Silent));
+        silent.into_iter().chain(frame).min_by_key(|(at, _)| *at)
+    }
+
+    /// By when a long frame must be complete since others wait for its room: peers that announce
+    /// frames and do not send them must not keep the room from all others.
+    fn pressed_deadline(&mut self) -> Option<Instant> {
+        if self.room.is_none() || self.shared.room_waiters.load(Relaxed) == 0 {
+            self.pressed_since = None;
+            return None;
+        }
+        let since = *self.pressed_since.get_or_insert_with(Instant::now);
+        Some(since + self.shared.config.frame_time_pressed)
+    }
+
     async fn read(&mut self, stream: &mut ReadHalf<'_>) -> Result<(), DisconnectReason> {
         // Silence counts from here: while its messages waited, the peer was not listened to.
         let silent_at = self.silence.map(|silence| Instant::now() + silence);
-        let deadline = match (self.frame_deadline, silent_at) {
-            (Some(frame), Some(silent)) if frame < silent => {
-                Some((frame, DisconnectReason::FrameTimeout))
+        let bytes = loop {
+            let deadline = self.deadline(silent_at);
+            // Who holds room looks up now and then whether others wait for it.
+            let look_at = self.room.is_some().then(|| Instant::now() + LOOK_INTERVAL);
+            let wake_at = deadline.iter().map(|(at, _)| *at).chain(look_at).min();
+            let received = match wake_at {
+                Some(at) => timeout_at(at, self.receive(stream)).await,
+                None => Ok(self.receive(stream).await),
+            };
+            match (received, deadline) {
+                (Ok(bytes), _) => break bytes?,
+                (Err(_), Some((at, reason))) if at <= Instant::now() => return Err(reason),
+                (Err(_), _) => {}
             }
-            (_, Some(silent)) => Some((silent, DisconnectReason::Silent)),
-            (Some(frame), None) => Some((frame, DisconnectReason::FrameTimeout)),
-            (None, None) => None,
         };
-        let receive = self.receive(stream);
-        let bytes = match deadline {
-            Some((at, reason)) => timeout_at(at, receive).await.map_err(|_| reason)?,
-            None => receive.await,
-        }?;
         Counters::add(&self.shared.counters.bytes_in, bytes as u64);
         if bytes >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
@@ -212,5 +264,21 @@ impl<'a> Reader<'a> {
             0 => Err(DisconnectReason::PeerClosed),
             bytes => Ok(bytes),
         }
+    }
+}
+
+/// Counts among the connections that wait for room while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiters: &'a AtomicUsize) -> Self {
+        waiters.fetch_add(1, Relaxed);
+        Self(waiters)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
