@@ -43,6 +43,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// A peer is pinged this often, and given this long to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIME: Duration = Duration::from_secs(4);
+/// Before another try to accept a connection after one that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long one call may take, by lane. A chunk of a snapshot is written to a disk; its installation
 /// may have to wait for the log.
 const CONTROL_TIME: Duration = Duration::from_secs(5);
@@ -258,7 +260,7 @@ impl Incoming {
             .initial_stream_window_size(Some(4 << 20))
             .initial_connection_window_size(Some(8 << 20))
             .add_service(peer)
-            .serve_with_incoming(self.incoming);
+            .serve_with_incoming(paced(self.incoming));
         let address = self.address;
         Box::pin(async move {
             // Streams of appends never end by themselves: stopping cuts them off.
@@ -271,5 +273,39 @@ impl Incoming {
                 () = stopped => {}
             }
         })
+    }
+}
+
+/// Pauses after each connection that cannot be taken. tonic asks for the next one at once, which
+/// without file descriptors fails at once again, and would keep a processor busy.
+fn paced<T>(incoming: impl Stream<Item = io::Result<T>>) -> impl Stream<Item = io::Result<T>> {
+    incoming.then(async |accepted| {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "cannot accept a connection of a peer");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// FAULTS 18.
+    #[tokio::test(start_paused = true)]
+    async fn without_descriptors_accepting_is_tried_a_few_times_a_second() {
+        let tries = AtomicUsize::new(0);
+        let incoming = futures::stream::repeat_with(|| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(io::Error::other("too many open files"))
+        });
+        let serving = paced(incoming).for_each(|_| std::future::ready(()));
+        let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
+        assert!(ended.is_err(), "it is tried for ever");
+        let tries = tries.into_inner();
+        assert!((50..=101).contains(&tries), "{tries} tries in 10 s");
     }
 }
