@@ -28,6 +28,7 @@ mod answers;
 mod connection;
 pub mod edge;
 mod leading;
+mod log_limit;
 mod opening;
 mod proposals;
 mod queue;
@@ -42,6 +43,7 @@ pub mod zmtp_edge;
 use connection::{Connection, Load};
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
+use log_limit::LogLimit;
 use queue::{Origin, Queued};
 use reads::{Query, Read, ReadsDone};
 use takeover::Takeover;
@@ -175,8 +177,13 @@ pub struct Gateway {
     queries_done: Done<Vec<(ConnectionId, usize)>>,
     /// Of every connection together.
     queries: Load,
+    /// Commands of every connection together, gone or not, that are queued or in the log.
+    commands: Load,
     takeover: Done<Takeover>,
     tick_at: Instant,
+    /// When connections without a session are looked through.
+    sweep_at: Instant,
+    log_limit: LogLimit,
     serving: watch::Sender<bool>,
 }
 
@@ -212,7 +219,7 @@ impl Gateway {
         let (serving, is_serving) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (commands, asks) = mpsc::channel(16);
-        let tick_at = parts.driver.now() + TICK;
+        let now = parts.driver.now();
         let leadership = parts.consensus.leadership();
         let gateway = Self {
             parts,
@@ -229,8 +236,11 @@ impl Gateway {
             queries_ready: VecDeque::new(),
             queries_done: FuturesUnordered::new(),
             queries: Load::default(),
+            commands: Load::default(),
             takeover: FuturesUnordered::new(),
-            tick_at,
+            tick_at: now + TICK,
+            sweep_at: now,
+            log_limit: LogLimit::new(now),
             serving,
         };
         let handle = Handle {
@@ -304,19 +314,11 @@ impl Gateway {
     fn event(&mut self, event: EdgeEvent) {
         match event {
             EdgeEvent::Connected { id, remote } => {
-                self.connections.insert(id, Connection::new(remote));
+                let now = self.parts.driver.now();
+                self.connections.insert(id, Connection::new(remote, now));
             }
             EdgeEvent::Message { id, frame } => self.message(id, &frame),
             EdgeEvent::Disconnected { id } => self.disconnected(id),
-        }
-    }
-
-    fn disconnected(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.remove(&id)
-            && let Some(bound) = connection.bound
-            && let Role::Leading(leading) = &mut self.role
-        {
-            leading.detach(bound.session, id);
         }
     }
 

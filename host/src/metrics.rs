@@ -181,6 +181,31 @@ metrics! {
         "Requests sent to clients, each sending";
     server_requests_acked: Counter = Counter::default(), "server_requests_acked",
         "Requests that clients acknowledged";
+    client_connections: Gauge = Gauge::default(), "client_connections",
+        "Connections of clients, after their handshake";
+    client_connections_accepted: Counter = Counter::default(), "client_connections_accepted",
+        "Connections taken from the client port, refused ones included";
+    client_connections_refused: Family<Reason, Counter> = Family::default(),
+        "client_connections_refused",
+        "Connections that ended before their handshake was complete";
+    client_connections_closed: Family<Reason, Counter> = Family::default(),
+        "client_connections_closed",
+        "Connections that ended after their handshake";
+    client_accept_failures: Counter = Counter::default(), "client_accept_failures",
+        "Failures to take a connection for want of a resource";
+    client_messages_refused: Family<Reason, Counter> = Family::default(),
+        "client_messages_refused",
+        "Messages of clients that mean nothing here; the connection is closed";
+    client_received_messages: Counter = Counter::default(), "client_received_messages",
+        "Messages received from clients";
+    client_sent_messages: Counter = Counter::default(), "client_sent_messages",
+        "Messages queued to clients";
+    client_received_bytes: Counter = Counter::default(), "client_received_bytes",
+        "Bytes received from clients";
+    client_sent_bytes: Counter = Counter::default(), "client_sent_bytes",
+        "Bytes sent to clients";
+    client_queued_bytes: Gauge = Gauge::default(), "client_queued_bytes",
+        "Bytes queued to clients and not yet sent";
     client_requests: Family<RequestOutcome, Counter> = Family::default(), "client_requests",
         "Requests of clients that this node answered";
     client_request_duration: Histograms<RequestKind> = Family::new_with_constructor(seconds as _),

@@ -129,10 +129,13 @@ impl Node {
             reason: error.to_string(),
         })?;
         let raft = incoming.address();
+        let defaults = quorate_zmtp::Config::default();
+        let outbound_bytes = config.gateway.queued_bytes_per_connection.get() as usize;
         let options = quorate_zmtp::Config {
             connections: config.gateway.connections_max as usize,
-            outbound_bytes: config.gateway.queued_bytes_per_connection.get() as usize,
-            ..quorate_zmtp::Config::default()
+            outbound_bytes,
+            outbound_bytes_total: defaults.outbound_bytes_total.max(outbound_bytes),
+            ..defaults
         };
         let spawning = driver.clone();
         let spawner = Spawner::new(move |task| drop(spawning.task(task)));
@@ -150,6 +153,7 @@ impl Node {
             &config,
             (*metrics).clone(),
             Arc::clone(&recent),
+            Arc::new(edge.clone()),
             driver.clone(),
         );
         let source = Arc::new(source);

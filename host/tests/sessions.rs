@@ -427,6 +427,19 @@ async fn a_frame_that_cannot_be_decoded_ends_its_connection_alone() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_for_no_session_does_not_keep_its_place() {
+    let host = Host::start(MemoryDisk::new()).await;
+    let mut member = host.connect().await;
+    member.create_with([1; 16], 120_000).await;
+    let mut idle = host.connect().await;
+    let connected = tokio::time::Instant::now();
+    assert_eq!(idle.frame().await, None);
+    assert!(connected.elapsed() >= Duration::from_secs(60));
+    // One that has a session keeps it, silent or not.
+    member.settle().await;
+}
+
 /// FAULTS 27.
 #[tokio::test(start_paused = true)]
 async fn capabilities_beyond_their_limits_are_rejected() {

@@ -125,9 +125,7 @@ impl Gateway {
         bytes: usize,
         result: &OperationResult,
     ) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.discount_command(bytes);
-        }
+        self.command_left(id, bytes);
         let (index, outcome) = match result {
             OperationResult::Responded { index, response } => (
                 Some(LogIndex(*index)),
@@ -395,8 +393,8 @@ impl Gateway {
                 },
                 ProposeError::Discarded,
             ) => {
+                self.command_left(connection, bytes);
                 if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
                 self.respond(connection, request, None, Outcome::Unknown);
@@ -411,8 +409,8 @@ impl Gateway {
                 _,
             ) if self.leadership.is_leader => {
                 // Refused though this node leads: its lease is not confirmed yet.
+                self.command_left(connection, bytes);
                 if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
                 let outcome = Outcome::Overloaded {
@@ -424,6 +422,14 @@ impl Gateway {
         }
     }
 
+    /// A command is no longer queued or in the log.
+    pub(super) fn command_left(&mut self, id: ConnectionId, bytes: usize) {
+        self.commands.remove(bytes);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.discount_command(bytes);
+        }
+    }
+
     pub(super) fn refuse_not_leader(&mut self, origin: Origin) {
         match origin {
             Origin::Command {
@@ -432,8 +438,8 @@ impl Gateway {
                 bytes,
                 ..
             } => {
+                self.command_left(connection, bytes);
                 if let Some(connection) = self.connections.get_mut(&connection) {
-                    connection.discount_command(bytes);
                     connection.refuse_from(request);
                 }
                 let leader = if self.leadership.is_leader {

@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use quorate_protocol::{Generation, RequestId, SessionId, Version, limits};
 
 use super::queue::Queued;
+use crate::drive::Instant;
 
 /// What the gateway knows of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) remote: String,
+    /// When it last said something, or was made.
+    pub(super) heard_at: Instant,
     /// Known from the first message on.
     pub(super) version: Option<Version>,
     pub(super) bound: Option<Bound>,
@@ -37,6 +40,27 @@ pub(super) struct Bound {
     pub(super) generation: Generation,
 }
 
+/// What one connection may have queued or in the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    count: usize,
+    bytes: usize,
+}
+
+impl Share {
+    /// Its own limits.
+    pub(super) const WHOLE: Self = Self {
+        count: limits::SESSION_PENDING_MAX,
+        bytes: limits::SESSION_PENDING_BYTES_MAX,
+    };
+    /// While all connections together have as much as they may: a little for each, so that a few
+    /// that flood do not keep out the others.
+    pub(super) const CROWDED: Self = Self {
+        count: 16,
+        bytes: 16 << 10,
+    };
+}
+
 /// How many requests wait for their answers, and their bytes.
 #[derive(Debug, Default)]
 pub(super) struct Load {
@@ -61,9 +85,10 @@ impl Load {
 }
 
 impl Connection {
-    pub(super) fn new(remote: String) -> Self {
+    pub(super) fn new(remote: String, now: Instant) -> Self {
         Self {
             remote,
+            heard_at: now,
             version: None,
             bound: None,
             is_opening: false,
@@ -76,18 +101,19 @@ impl Connection {
         }
     }
 
-    /// Whether a command of `bytes`, or the giving up of one, may be queued. A `false` is
-    /// remembered.
-    pub(super) fn admits(&mut self, request: RequestId, bytes: usize) -> bool {
+    /// Whether it has neither a session nor asked for one, and said nothing since `since`.
+    pub(super) fn is_idle_since(&self, since: Instant) -> bool {
+        self.bound.is_none() && !self.is_opening && self.heard_at <= since
+    }
+
+    /// Whether a command of `bytes`, or the giving up of one, may be queued within `share`. A `false`
+    /// is remembered.
+    pub(super) fn admits(&mut self, request: RequestId, bytes: usize, share: Share) -> bool {
         let keeps_order = self.version == Some(Version::V2);
         if keeps_order && self.refused_from.is_some_and(|first| request > first) {
             return false;
         }
-        let has_room = self.commands.has_room(
-            bytes,
-            limits::SESSION_PENDING_MAX,
-            limits::SESSION_PENDING_BYTES_MAX,
-        );
+        let has_room = self.commands.has_room(bytes, share.count, share.bytes);
         if has_room {
             self.refused_from = None;
         } else if keeps_order {
@@ -128,24 +154,26 @@ mod tests {
 
     #[test]
     fn after_a_refusal_later_commands_wait_for_the_refused_one() {
-        let mut connection = Connection::new(String::new());
+        let mut connection =
+            Connection::new(String::new(), crate::drive::Driver::simulation(0, 0).now());
         connection.version = Some(Version::V2);
-        assert!(connection.admits(RequestId(1), 10));
+        assert!(connection.admits(RequestId(1), 10, Share::WHOLE));
         connection.count_command(limits::SESSION_PENDING_BYTES_MAX);
-        assert!(!connection.admits(RequestId(2), 10));
+        assert!(!connection.admits(RequestId(2), 10, Share::WHOLE));
         connection.discount_command(limits::SESSION_PENDING_BYTES_MAX);
-        assert!(!connection.admits(RequestId(3), 10));
-        assert!(connection.admits(RequestId(2), 10));
-        assert!(connection.admits(RequestId(3), 10));
+        assert!(!connection.admits(RequestId(3), 10, Share::WHOLE));
+        assert!(connection.admits(RequestId(2), 10, Share::WHOLE));
+        assert!(connection.admits(RequestId(3), 10, Share::WHOLE));
     }
 
     #[test]
     fn version_1_promises_no_order() {
-        let mut connection = Connection::new(String::new());
+        let mut connection =
+            Connection::new(String::new(), crate::drive::Driver::simulation(0, 0).now());
         connection.version = Some(Version::V1);
         connection.count_command(limits::SESSION_PENDING_BYTES_MAX);
-        assert!(!connection.admits(RequestId(2), 10));
+        assert!(!connection.admits(RequestId(2), 10, Share::WHOLE));
         connection.discount_command(limits::SESSION_PENDING_BYTES_MAX);
-        assert!(connection.admits(RequestId(3), 10));
+        assert!(connection.admits(RequestId(3), 10, Share::WHOLE));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::metrics::Metrics;
 use crate::store::BoxFuture;
 
 /// Names one connection of a client. Never used again in the life of the process.
@@ -48,6 +49,9 @@ pub trait Edge: fmt::Debug + Send + Sync {
 
     /// Closes a connection once what is queued was sent, or a short limit passed.
     fn close(&self, id: ConnectionId);
+
+    /// Brings what `metrics` says of connections up to date, where connections are counted.
+    fn measure(&self, _metrics: &Metrics) {}
 
     /// Refuses new connections, and closes all once what is queued was sent, or a short limit passed.
     fn shut_down(&self) -> BoxFuture<'_, ()>;

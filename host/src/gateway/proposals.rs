@@ -4,14 +4,19 @@ use quorate_core::entry::{Entry, Operation};
 use quorate_protocol::v2::{Outcome, ServerMessage, SessionCloseReason};
 use quorate_protocol::{RequestId, Version};
 
-use super::connection::Bound;
+use super::connection::{Bound, Share};
 use super::edge::ConnectionId;
 use super::opening::Asked;
 use super::queue::{Batch, Origin, Queued, Taken, WORTH_BYTES, WORTH_OPERATIONS};
 use super::wire::{self, Inbound};
 use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
+use crate::metrics::{Reason, Slug};
 
+/// Commands of all connections that are queued or in the log, and their bytes; beyond, each connection
+/// is held to [`Share::CROWDED`].
+const COMMANDS_MAX: usize = 256 << 10;
+const COMMANDS_BYTES_MAX: usize = 128 << 20;
 /// What an overloaded node asks a client to wait.
 pub(super) const RETRY_AFTER_MS: u32 = 100;
 
@@ -20,23 +25,19 @@ impl Gateway {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        connection.heard_at = self.parts.driver.now();
+        let spoken = connection.version;
         let version = match quorate_protocol::peek_version(frame) {
             Ok(version) => version,
             Err(error) => return self.refuse_frame(id, &error),
         };
         if version == Version::V1 && !self.parts.options.accepts_version_1 {
-            tracing::info!(
-                remote = connection.remote,
-                "refused a version-1 client: gateway.accept-version-1 is not set"
-            );
+            self.refused(id, "version-1", &"gateway.accept-version-1 is not set");
             self.parts.edge.close(id);
             return;
         }
-        if connection.version.is_some_and(|spoken| spoken != version) {
-            tracing::info!(
-                remote = connection.remote,
-                "closed a connection: it changed its protocol version"
-            );
+        if spoken.is_some_and(|spoken| spoken != version) {
+            self.refused(id, "version-changed", &"it spoke another version before");
             return self.close_session(id, SessionCloseReason::ProtocolError, None);
         }
         connection.version = Some(version);
@@ -46,13 +47,41 @@ impl Gateway {
         }
     }
 
+    pub(super) fn disconnected(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        // What is in the log already is accounted for when it is applied.
+        for queued in &connection.queue {
+            if let Origin::Command { bytes, .. } = queued.origin {
+                self.commands.remove(bytes);
+            }
+        }
+        if let Some(bound) = connection.bound
+            && let Role::Leading(leading) = &mut self.role
+        {
+            leading.detach(bound.session, id);
+        }
+    }
+
     fn refuse_frame(&mut self, id: ConnectionId, error: &quorate_protocol::DecodeError) {
-        let remote = self
-            .connections
-            .get(&id)
-            .map(|connection| connection.remote.as_str());
-        tracing::info!(remote, %error, "closed a connection: its message cannot be decoded");
+        self.refused(id, "undecodable", error);
         self.close_session(id, SessionCloseReason::ProtocolError, None);
+    }
+
+    /// Counts a message that means nothing here, and says so in the log.
+    fn refused(&mut self, id: ConnectionId, reason: &'static str, why: &dyn std::fmt::Display) {
+        let label = Reason {
+            reason: Slug(reason),
+        };
+        let refused = &self.parts.metrics.client_messages_refused;
+        refused.get_or_create(&label).inc();
+        let Some(dropped) = self.log_limit.admit(self.parts.driver.now()) else {
+            return;
+        };
+        let connection = self.connections.get(&id);
+        let remote = connection.map(|connection| connection.remote.as_str());
+        tracing::warn!(remote, dropped, "a client's message was refused: {why}");
     }
 
     fn inbound(&mut self, id: ConnectionId, version: Version, inbound: Inbound) {
@@ -211,6 +240,14 @@ impl Gateway {
         operation: Operation,
     ) {
         let at = self.parts.driver.now();
+        let has_room = self
+            .commands
+            .has_room(bytes, COMMANDS_MAX, COMMANDS_BYTES_MAX);
+        let share = if has_room {
+            Share::WHOLE
+        } else {
+            Share::CROWDED
+        };
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -218,7 +255,7 @@ impl Gateway {
             connection.refuse_from(request);
             true
         } else {
-            !connection.admits(request, bytes)
+            !connection.admits(request, bytes, share)
         };
         if is_refused {
             let outcome = Outcome::Overloaded {
@@ -227,6 +264,7 @@ impl Gateway {
             return self.respond(id, request, None, outcome);
         }
         connection.count_command(bytes);
+        self.commands.add(bytes);
         let origin = Origin::Command {
             connection: id,
             request,

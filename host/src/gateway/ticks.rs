@@ -1,5 +1,7 @@
 //! Deadlines of sessions, timers of the module, replicated time.
 
+use std::time::Duration;
+
 use quorate_core::entry::Operation;
 use quorate_core::query;
 
@@ -9,6 +11,8 @@ use super::{Gateway, Role, TICK};
 
 /// Most sessions that one entry expires, and timers that one entry fires.
 const OWN_OPERATIONS_MAX: usize = 256;
+/// How long a connection may be without a session and without a word.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
 impl Gateway {
     pub(super) fn tick(&mut self) {
@@ -19,6 +23,7 @@ impl Gateway {
             .parts
             .consensus
             .quorum_clocks_us(self.parts.driver.wall_us());
+        self.close_idle();
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
@@ -35,6 +40,25 @@ impl Gateway {
         }
         self.fire_timers();
         self.resend_requests();
+    }
+
+    /// Closes connections that hold a place and have no use for it: peers that connect and ask for no
+    /// session, or that have vanished.
+    fn close_idle(&mut self) {
+        let now = self.parts.driver.now();
+        if now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now + IDLE_TIME_MAX / 8;
+        let Some(since) = now.checked_sub(IDLE_TIME_MAX) else {
+            return;
+        };
+        for (id, connection) in &self.connections {
+            if connection.is_idle_since(since) {
+                tracing::debug!(%id, remote = connection.remote, "closed: it asks for no session");
+                self.parts.edge.close(*id);
+            }
+        }
     }
 
     /// A quorum has just confirmed that this node leads: who is overdue now is expired.

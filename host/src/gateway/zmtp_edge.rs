@@ -1,10 +1,15 @@
 //! The ZeroMQ listener as the gateway's edge.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
-use quorate_zmtp::{Endpoint, Event, Events, RoutingId};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use quorate_zmtp::{Endpoint, Event, Events, Refusal, RoutingId};
 use tokio::sync::mpsc;
 
 use super::edge::{ConnectionId, Edge, EdgeEvent};
+use crate::metrics::{Metrics, Reason, Slug};
 use crate::store::BoxFuture;
 
 /// Sends over the ZeroMQ listener.
@@ -31,8 +36,53 @@ impl Edge for ZmtpEdge {
         self.endpoint.close(routing_id(id));
     }
 
+    fn measure(&self, metrics: &Metrics) {
+        let counters = self.endpoint.counters();
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.client_connections.set(gauge(counters.active()));
+        metrics
+            .client_queued_bytes
+            .set(gauge(counters.queued_bytes()));
+        for (counter, count) in [
+            (&metrics.client_connections_accepted, counters.accepted()),
+            (&metrics.client_accept_failures, counters.accept_failures()),
+            (&metrics.client_received_messages, counters.messages_in()),
+            (&metrics.client_sent_messages, counters.messages_out()),
+            (&metrics.client_received_bytes, counters.bytes_in()),
+            (&metrics.client_sent_bytes, counters.bytes_out()),
+        ] {
+            raise(counter, count);
+        }
+        for refusal in Refusal::ALL {
+            let refused = counters.refused(refusal);
+            raise_for(
+                &metrics.client_connections_refused,
+                refusal.label(),
+                refused,
+            );
+        }
+        for (reason, closed) in counters.disconnected_by_reason() {
+            raise_for(&metrics.client_connections_closed, reason, closed);
+        }
+    }
+
     fn shut_down(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.endpoint.shutdown())
+    }
+}
+
+/// Brings a counter to what the listener has counted; never back.
+fn raise(counter: &Counter, count: u64) {
+    counter.inner().fetch_max(count, Ordering::Relaxed);
+}
+
+/// A reason that never occurred is not shown.
+fn raise_for(counters: &Family<Reason, Counter>, reason: &'static str, count: u64) {
+    if count > 0 {
+        let label = Reason {
+            reason: Slug(reason),
+        };
+        raise(&counters.get_or_create(&label), count);
     }
 }
 

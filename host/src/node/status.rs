@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::consensus::machine::{self, Recent};
 use crate::consensus::types;
 use crate::drive::{Driver, Instant};
+use crate::gateway::edge::Edge;
 use crate::metrics::Metrics;
 use crate::queries::{self, Queries};
 
@@ -33,6 +34,7 @@ pub(super) struct NodeStatus {
     started: Instant,
     recent: Arc<Recent>,
     started_node: OnceLock<Started>,
+    edge: Arc<dyn Edge>,
 }
 
 /// What exists once the node's files are open.
@@ -50,6 +52,7 @@ impl NodeStatus {
         config: &Config,
         metrics: Metrics,
         recent: Arc<Recent>,
+        edge: Arc<dyn Edge>,
         driver: Driver,
     ) -> Self {
         Self {
@@ -61,6 +64,7 @@ impl NodeStatus {
             driver,
             recent,
             started_node: OnceLock::new(),
+            edge,
         }
     }
 
@@ -279,6 +283,7 @@ fn kind(kind: PayloadKind) -> quorate_engine::PayloadKind {
 
 impl AdminSource for NodeStatus {
     fn metrics(&self) -> Metrics {
+        self.edge.measure(&self.metrics);
         self.metrics.clone()
     }
 
