@@ -25,6 +25,7 @@ use crate::queries::EPOCH_TICK;
 use crate::store::file_disk::FileDisk;
 
 pub mod assembly;
+mod descriptors;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod formation;
@@ -132,7 +133,7 @@ impl Node {
         let defaults = quorate_zmtp::Config::default();
         let outbound_bytes = config.gateway.queued_bytes_per_connection.get() as usize;
         let options = quorate_zmtp::Config {
-            connections: config.gateway.connections_max as usize,
+            connections: descriptors::make_room(config.gateway.connections_max as usize),
             outbound_bytes,
             outbound_bytes_total: defaults.outbound_bytes_total.max(outbound_bytes),
             ..defaults

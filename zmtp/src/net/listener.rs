@@ -61,6 +61,8 @@ pub struct Listener {
     events: mpsc::Sender<Event>,
     spawner: Spawner,
     backoff: Duration,
+    /// Of its own: that connections cannot be taken must not be lost among what peers do wrong.
+    log_limit: LogLimit,
 }
 
 impl Listener {
@@ -106,6 +108,7 @@ impl Listener {
             events: sender,
             spawner: spawner.clone(),
             backoff,
+            log_limit: LogLimit::new(),
         };
         spawner.spawn(listener.run(slot));
         info!(%local_address, "listening for ZMTP");
@@ -139,7 +142,7 @@ impl Listener {
                 }
                 Err(error) => {
                     Counters::add(&self.shared.counters.accept_failures, 1);
-                    if let Some(dropped) = self.shared.log_limit.admit() {
+                    if let Some(dropped) = self.log_limit.admit() {
                         warn!(%error, pause = ?self.backoff, dropped, "cannot accept connections");
                     }
                     sleep(self.backoff).await;
