@@ -16,6 +16,10 @@ use crate::node::Node;
 use crate::ports::Ports;
 use crate::{HashAt, NodeStatus, Profile, Stopped, Usage, http, quorate_binary, wait_for};
 
+mod inspect;
+
+pub use inspect::Metrics;
+
 /// Lines of each node's log that are shown after a failure.
 const LOG_LINES: usize = 60;
 /// Ports of one node: client, raft, admin.

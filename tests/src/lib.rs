@@ -19,7 +19,7 @@ mod status;
 mod wait;
 
 pub use binary::{Profile, quorate_binary};
-pub use cluster::{Cluster, Settings};
+pub use cluster::{Cluster, Metrics, Settings};
 pub use node::{Stopped, Usage};
 pub use status::{HashAt, NodeStatus};
 pub use wait::{DEADLINE, wait_for};

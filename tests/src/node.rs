@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quorate_protocol::NodeId;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// A node of a cluster, running or not.
 #[derive(Debug)]
@@ -167,12 +167,32 @@ impl Node {
 
     /// Open sockets of the process.
     pub(crate) fn open_sockets(&self) -> Result<usize> {
-        crate::sockets::open(self.pid()?.as_raw_nonzero().get().unsigned_abs())
+        crate::sockets::open(self.process_id()?)
+    }
+
+    /// Open descriptors of the process, of any kind.
+    pub(crate) fn open_descriptors(&self) -> Result<usize> {
+        let folder = format!("/proc/{}/fd", self.process_id()?);
+        Ok(fs::read_dir(folder)?.count())
+    }
+
+    /// Sets how many descriptors the process may have.
+    pub(crate) fn limit_descriptors(&self, most: u64) -> Result<()> {
+        let pid = self.pid()?;
+        let current = Some(most);
+        let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+        rustix::process::prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum })?;
+        Ok(())
     }
 
     /// Memory and CPU of the process.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::of(self.pid()?.as_raw_nonzero().get().unsigned_abs())
+        Usage::of(self.process_id()?)
+    }
+
+    /// The id of the process.
+    pub(crate) fn process_id(&self) -> Result<u32> {
+        Ok(self.pid()?.as_raw_nonzero().get().unsigned_abs())
     }
 
     fn pid(&self) -> Result<Pid> {
