@@ -5,64 +5,14 @@
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 use quorate_zmtp::codec::{
-    Command, Envelope, Frame, FrameDecoder, Greeting, Handshake, Inbound, MechanismName,
-    MessageDecoder, PeerType, ProtocolError, encode_ping, encode_pong,
+    Command, Envelope, Frame, FrameDecoder, Greeting, Inbound, MechanismName, PeerType,
+    ProtocolError, encode_ping, encode_pong,
 };
 
-const PAYLOAD_BYTES_MAX: usize = 1000;
+#[path = "../../fuzz/bodies/zmtp.rs"]
+mod conversation;
 
-type Decoded = (Vec<Inbound>, Option<ProtocolError>);
-
-/// What a listener would make of a whole connection.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    peer_type: Option<PeerType>,
-    output: BytesMut,
-    traffic: Decoded,
-}
-
-fn converse(pieces: &[&[u8]]) -> Outcome {
-    let mut output = BytesMut::new();
-    let mut handshake = Handshake::start(512, &mut output);
-    let mut decoder = None::<MessageDecoder>;
-    let mut input = BytesMut::new();
-    let mut outcome = Outcome {
-        peer_type: None,
-        output: BytesMut::new(),
-        traffic: (Vec::new(), None),
-    };
-    'pieces: for piece in pieces {
-        input.extend_from_slice(piece);
-        if decoder.is_none() {
-            match handshake.advance(&mut input, &mut output) {
-                Ok(Some(peer_type)) => {
-                    outcome.peer_type = Some(peer_type);
-                    decoder = Some(MessageDecoder::new(peer_type, PAYLOAD_BYTES_MAX));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    outcome.traffic.1 = Some(error);
-                    break 'pieces;
-                }
-            }
-        }
-        let Some(decoder) = &mut decoder else {
-            continue;
-        };
-        loop {
-            match decoder.decode(&mut input) {
-                Ok(Some(inbound)) => outcome.traffic.0.push(inbound),
-                Ok(None) => break,
-                Err(error) => {
-                    outcome.traffic.1 = Some(error);
-                    break 'pieces;
-                }
-            }
-        }
-    }
-    outcome.output = output;
-    outcome
-}
+use conversation::{PAYLOAD_BYTES_MAX, converse};
 
 fn split_at<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut at = cuts
