@@ -12,14 +12,15 @@ use crate::session::Event;
 
 /// The requests to a client, in order. From [`crate::Client::requests`].
 ///
-/// It ends when the client does.
+/// It ends with the session: no other request can come. So a consumer that holds a clone of the
+/// client, to answer, learns of the end too.
 #[derive(Debug)]
 pub struct Requests {
     pub(crate) receiver: mpsc::UnboundedReceiver<ServerRequest>,
 }
 
 impl Requests {
-    /// The next request; `None` once the client is gone. Cancel-safe.
+    /// The next request; `None` once the session has ended or the client is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<ServerRequest> {
         self.receiver.recv().await
     }

@@ -218,6 +218,11 @@ impl Session {
         self.credentials
     }
 
+    /// Whether nothing can come of it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
     /// Who waited for the connection that there is now.
     pub(crate) fn take_connected(&mut self) -> Vec<ConnectReply> {
         mem::take(&mut self.connected)

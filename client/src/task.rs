@@ -51,7 +51,7 @@ pub(crate) fn start(
         calls,
         feedback,
         handled,
-        requests,
+        requests: Some(requests),
         state,
         credentials,
     };
@@ -74,7 +74,8 @@ struct Task {
     calls: mpsc::Receiver<Event>,
     feedback: mpsc::UnboundedSender<Event>,
     handled: mpsc::UnboundedReceiver<Event>,
-    requests: mpsc::UnboundedSender<ServerRequest>,
+    /// None once the session has ended.
+    requests: Option<mpsc::UnboundedSender<ServerRequest>>,
     state: watch::Sender<ConnectionState>,
     credentials: watch::Sender<Option<Credentials>>,
 }
@@ -138,8 +139,10 @@ impl Task {
                         payload,
                         feedback,
                     };
-                    // Nobody takes requests any more: the request comes back as dropped.
-                    let _ = self.requests.send(request);
+                    if let Some(requests) = &self.requests {
+                        // Nobody takes requests any more: the request comes back as dropped.
+                        let _ = requests.send(request);
+                    }
                 }
             }
         }
@@ -177,7 +180,7 @@ impl Task {
     }
 
     /// Tells the clients what has changed.
-    fn publish(&self) {
+    fn publish(&mut self) {
         fn publish<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
             sender.send_if_modified(|seen| {
                 let changed = *seen != value;
@@ -187,6 +190,9 @@ impl Task {
         }
         publish(&self.credentials, self.session.credentials());
         publish(&self.state, self.session.state());
+        if self.session.has_ended() {
+            self.requests = None;
+        }
     }
 }
 

@@ -330,6 +330,29 @@ async fn requests_come_once_and_again_only_if_they_were_dropped() {
     assert!(requests.next().await.is_none());
 }
 
+/// Who answers requests holds the client, and would wait for ever if only the client's end were told.
+#[tokio::test(start_paused = true)]
+async fn requests_end_with_the_session_although_the_client_is_held() {
+    let (client, peer, _peers) = connected().await;
+    let mut requests = client.requests().unwrap();
+    peer.send(ServerMessage::ServerRequest {
+        request: RequestId(1),
+        created_at: 5,
+        payload: vec![1],
+    })
+    .await;
+    peer.send(ServerMessage::SessionClosed {
+        reason: SessionCloseReason::Expired,
+        leader: None,
+    })
+    .await;
+    let last = requests.next().await.unwrap();
+    assert!(requests.next().await.is_none());
+    last.ack();
+    let refused = client.call_bytes(Vec::new()).await.unwrap_err();
+    assert!(matches!(refused, CallError::SessionExpired { .. }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn keep_alives_hold_an_idle_connection_and_a_silent_node_is_left() {
     let (client, mut peer, mut peers) = connected().await;
