@@ -206,6 +206,15 @@ impl<M: Module> Native<M> {
             .map(drop)
     }
 
+    /// Ends a session without a word to the module, as a node does when an entry of the log has no room for the hook.
+    ///
+    /// # Errors
+    /// [`Failure::NoSession`].
+    pub fn lose_session(&mut self, session: SessionId) -> Result<(), Failure> {
+        let removed = self.sessions.remove(&session);
+        removed.map(drop).ok_or(Failure::NoSession)
+    }
+
     /// Executes a command.
     ///
     /// # Errors
@@ -305,6 +314,11 @@ impl<M: Module> Native<M> {
             self.failed_hooks.extend(fired.err());
         }
         self.time = self.time.max(until);
+    }
+
+    /// Replicated time of the last operation, or that to which [`Native::advance`] went.
+    pub fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// The sessions there are.

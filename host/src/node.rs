@@ -46,6 +46,7 @@ use timing::Timing;
 /// The modules that are built into the binary.
 const KV: &[u8] = include_bytes!("../../modules/prebuilt/kv.wasm");
 const COUNTER: &[u8] = include_bytes!("../../modules/prebuilt/counter.wasm");
+const WORK_QUEUE: &[u8] = include_bytes!("../../modules/prebuilt/work-queue.wasm");
 
 /// Room on the disk that is given up before it is full: a fold of the state and what the log holds.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -282,6 +283,7 @@ fn genesis(config: &Config, engine: &Engine) -> Result<Genesis, StartError> {
     let module = match &table.module {
         ModuleSource::Builtin(Builtin::Kv) => KV.to_vec(),
         ModuleSource::Builtin(Builtin::Counter) => COUNTER.to_vec(),
+        ModuleSource::Builtin(Builtin::WorkQueue) => WORK_QUEUE.to_vec(),
         ModuleSource::File(path) => std::fs::read(path).map_err(|error| StartError::Module {
             code: "module-unreadable",
             reason: format!("cannot be read: {}: {error}", path.display()),

@@ -389,7 +389,7 @@ fn values_are_written_as_they_are_read() {
     ] {
         assert!(text.parse::<Endpoint>().is_err(), "{text}");
     }
-    for text in ["kv", "counter", "./a.wasm", "dir/module"] {
+    for text in ["kv", "counter", "work-queue", "./a.wasm", "dir/module"] {
         assert_eq!(text.parse::<ModuleSource>().unwrap().to_string(), text);
     }
 }

@@ -262,6 +262,8 @@ pub enum Builtin {
     Kv,
     /// One number.
     Counter,
+    /// Jobs, each done by a client that can do it.
+    WorkQueue,
 }
 
 /// Where a cluster's first module comes from.
@@ -278,6 +280,7 @@ impl fmt::Display for ModuleSource {
         match self {
             Self::Builtin(Builtin::Kv) => f.write_str("kv"),
             Self::Builtin(Builtin::Counter) => f.write_str("counter"),
+            Self::Builtin(Builtin::WorkQueue) => f.write_str("work-queue"),
             Self::File(path) => path.display().fmt(f),
         }
     }
@@ -287,10 +290,12 @@ impl FromStr for ModuleSource {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let expected = "a module: \"kv\", \"counter\", or a file such as \"./mine.wasm\"";
+        let expected =
+            "a module: \"kv\", \"counter\", \"work-queue\", or a file such as \"./mine.wasm\"";
         match text {
             "kv" => Ok(Self::Builtin(Builtin::Kv)),
             "counter" => Ok(Self::Builtin(Builtin::Counter)),
+            "work-queue" => Ok(Self::Builtin(Builtin::WorkQueue)),
             _ if text.contains('/') || text.ends_with(".wasm") => Ok(Self::File(text.into())),
             _ => Err(ValueError::new(text, expected)),
         }
@@ -382,5 +387,5 @@ as_text! {
     BindAddress: "an address to listen on, such as \"tcp://127.0.0.1:7400\"",
     HostPort: "a host and a port, such as \"node-1.example:7402\"",
     Endpoint: "an endpoint, such as \"tcp://127.0.0.1:7400\"",
-    ModuleSource: "a module: \"kv\", \"counter\", or a file such as \"./mine.wasm\""
+    ModuleSource: "a module: \"kv\", \"counter\", \"work-queue\", or a file such as \"./mine.wasm\""
 }
