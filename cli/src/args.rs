@@ -11,6 +11,9 @@ use quorate_host::config::Endpoint;
 use crate::commands::dev::Dev;
 use crate::commands::repair_skip::Place;
 
+/// The capability by which a session tells the work-queue module how many jobs it takes at a time.
+pub(crate) const SLOTS_CAPABILITY: &str = "work-slots";
+
 /// Hosts replicated state machines written as WebAssembly modules.
 #[derive(Debug, Parser)]
 #[command(
@@ -112,6 +115,21 @@ Examples:
   quorate watch a
   quorate watch a -o json")]
     Watch(Watch),
+    /// Be a worker of the work-queue module, until Ctrl-C or SIGTERM
+    #[command(after_help = "\
+Without --exec each job is printed, and with that it is done. With it, CMD gets the payload on
+standard input, and the variables QUORATE_JOB, QUORATE_ATTEMPT, QUORATE_CAPABILITY and
+QUORATE_VERSION; what it writes to standard output is the result. If it fails, the job is tried
+again. Its lease is kept while it runs. A job may run more than once, its result counts once.
+
+On Ctrl-C or SIGTERM running commands get SIGTERM and 5 s; what they do not finish goes to other
+workers.
+
+Examples:
+  quorate work --capability resize=v1
+  quorate work --capability resize=v1 --exec 'tr a-z A-Z' --jobs 4
+  quorate work --capability count=v1 --capability sort=v2 --exec ./handler -o json")]
+    Work(Work),
     /// Look at a cluster
     Cluster(Cluster),
     /// Get a cluster past what its nodes cannot go on after
@@ -155,6 +173,31 @@ pub(crate) struct Watch {
     /// The key
     #[arg(value_parser = parse_key)]
     pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Work {
+    /// What this worker can do; may be given again, with another name
+    #[arg(long = "capability", value_name = "NAME=VERSION", required = true)]
+    #[arg(value_parser = parse_capability)]
+    pub(crate) capabilities: Vec<Capability>,
+    /// Run this command with `sh -c` for each job
+    #[arg(long, value_name = "CMD")]
+    pub(crate) exec: Option<String>,
+    /// How many jobs at a time, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub(crate) jobs: u32,
+    /// How long the cluster waits for a worker that is gone before others get its jobs
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
+    pub(crate) session_timeout: Duration,
+}
+
+/// A capability and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Capability {
+    pub(crate) name: String,
+    pub(crate) version: String,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +335,22 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 fn parse_hex(text: &str) -> Result<Bytes, String> {
     let bytes = quorate_host::admin::unhex(text).map(Bytes);
     bytes.ok_or_else(|| "not hexadecimal: two digits a byte".to_owned())
+}
+
+fn parse_capability(text: &str) -> Result<Capability, String> {
+    let (name, version) = text
+        .split_once('=')
+        .ok_or("a capability is NAME=VERSION, such as resize=v1")?;
+    if !(1..=128).contains(&name.len()) || !(1..=64).contains(&version.len()) {
+        return Err("a name has 1 to 128 bytes, a version 1 to 64".to_owned());
+    }
+    if name == SLOTS_CAPABILITY {
+        return Err(format!("{SLOTS_CAPABILITY} is what --jobs says"));
+    }
+    Ok(Capability {
+        name: name.to_owned(),
+        version: version.to_owned(),
+    })
 }
 
 fn parse_key(text: &str) -> Result<String, String> {

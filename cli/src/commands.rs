@@ -11,3 +11,4 @@ pub(crate) mod repair_skip;
 pub(crate) mod serve;
 pub(crate) mod version;
 pub(crate) mod watch;
+pub(crate) mod work;

@@ -50,6 +50,7 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
                 online(cli, commands::repair_skip::run(command, &cli.options))
             }
         },
+        Command::Work(command) => online(cli, commands::work::run(command, &cli.options)),
         Command::Cluster(args::Cluster { command }) => match command {
             args::ClusterCommand::Status => {
                 online(cli, commands::cluster_status::run(&cli.options))

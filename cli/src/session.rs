@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_client::{
-    AttemptError, CallError, Client, ConnectError, NotApplied, Rejection, SessionEnd,
+    AttemptError, Builder, CallError, Client, ConnectError, NotApplied, Rejection, SessionEnd,
 };
 use quorate_core::module::Trap;
 use quorate_host::admin::{PayloadKind, hex};
@@ -48,14 +48,26 @@ impl Session {
         viewer: Viewer,
         deadline: Instant,
     ) -> Result<Self, Box<Failure>> {
+        Self::open_as(options, known, viewer, deadline, |builder| builder).await
+    }
+
+    /// As [`Session::open`], with what `shape` asks for.
+    pub(crate) async fn open_as(
+        options: &Options,
+        known: &Known,
+        viewer: Viewer,
+        deadline: Instant,
+        shape: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Self, Box<Failure>> {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
-        let client = Client::builder(known.endpoints(options.endpoints()))
+        let builder = Client::builder(known.endpoints(options.endpoints()))
             .session_timeout(SESSION_TIMEOUT)
             .connect_timeout(left)
             // A node that is gone leaves time for the others.
             .attempt_timeout((left / 4).clamp(ATTEMPT_TIMEOUT_MIN, ATTEMPT_TIMEOUT_MAX))
-            .call_timeout(left)
+            .call_timeout(left);
+        let client = shape(builder)
             .connect()
             .await
             .map_err(|error| connect_failure(&error, known))?;

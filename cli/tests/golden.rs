@@ -43,6 +43,7 @@ fn help() {
         &["call"],
         &["query"],
         &["watch"],
+        &["work"],
         &["cluster"],
         &["cluster", "status"],
         &["cluster", "hash"],
@@ -83,6 +84,10 @@ fn usage_errors() {
         &["watch", ""],
         &["repair", "skip", "12"],
         &["repair", "skip", "12:3"],
+        &["work"],
+        &["work", "--capability", "a"],
+        &["work", "--capability", "work-slots=2"],
+        &["work", "--capability", "a=b", "--jobs", "33"],
         &["version", "-o", "yaml"],
         &["version", "--timeout", "10"],
         &["version", "--timeout", "0s"],
@@ -102,6 +107,7 @@ fn input_errors() {
         &["call", "--file", "missing.bin"],
         &["call", "-"],
         &["call", "{", "-o", "json"],
+        &["work", "--capability", "a=b", "--capability", "a=c"],
     ]
     .iter()
     .map(|arguments| run(arguments))

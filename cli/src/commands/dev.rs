@@ -28,14 +28,14 @@ pub(crate) struct Dev {
     /// Keeps the data here; the next run must have as many nodes and the same ports
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The module, instead of kv
-    #[arg(long, value_name = "FILE")]
-    pub(crate) module: Option<PathBuf>,
+    /// The module, instead of kv: counter, work-queue or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) module: Option<ModuleSource>,
 }
 
 pub(crate) fn run(arguments: &Dev, options: &Options) -> Result<Exit, Box<Failure>> {
     log_to_stderr(options);
-    if let Some(module) = &arguments.module {
+    if let Some(ModuleSource::File(module)) = &arguments.module {
         // The nodes would say so as well, each of them.
         let readable = fs::File::open(module);
         let name = module.display();
@@ -125,7 +125,7 @@ fn config(arguments: &Dev, id: u16, data: &Path) -> Config {
     config.cluster.peers = Peers((1..=nodes).map(peer).collect::<BTreeMap<_, _>>());
     config.gateway.accept_version_1 = true;
     if let Some(module) = &arguments.module {
-        config.genesis.module = ModuleSource::File(module.clone());
+        config.genesis.module = module.clone();
     }
     config
 }
