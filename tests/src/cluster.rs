@@ -30,7 +30,7 @@ const PORTS_PER_NODE: u16 = 3;
 pub struct Settings {
     /// How many nodes, 1 to 5. Their ids are 1, 2, 3, ...
     pub nodes: u16,
-    /// The first module: `kv`, `counter`, or a file.
+    /// The first module: `kv`, `counter`, `work-queue`, or a file.
     pub module: String,
     /// How the program is compiled.
     pub profile: Profile,
@@ -412,11 +412,18 @@ impl Cluster {
     /// # Errors
     /// It cannot be started. Its exit status is for the caller to judge.
     pub fn quorate(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.quorate_command(arguments);
+        command.output().with_context(|| format!("run {command:?}"))
+    }
+
+    /// `quorate` as a user would run it, against all nodes; for the caller to start.
+    #[must_use]
+    pub fn quorate_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .env("QUORATE_ENDPOINTS", self.endpoints().join(","));
-        command.output().with_context(|| format!("run {command:?}"))
+        command
     }
 
     /// The folder with the nodes' data, configurations and logs.

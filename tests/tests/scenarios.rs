@@ -20,5 +20,11 @@ mod graceful_stop;
 #[path = "scenarios/exactly_once.rs"]
 mod exactly_once;
 
+#[path = "scenarios/work_queue.rs"]
+mod work_queue;
+
+#[path = "scenarios/work_command.rs"]
+mod work_command;
+
 #[path = "scenarios/version_1.rs"]
 mod version_1;
