@@ -1,10 +1,12 @@
 //! `cargo xtask modules`: builds the modules that ship.
 //!
 //! Without options it replaces `modules/prebuilt`; with `--check` it leaves it and fails if what is there no longer
-//! fits the sources. Bytes are not compared: they depend on the compiler.
+//! fits the sources: if imports, exports, limits or manifest differ, or what the module does when its script is run. Bytes
+//! are not compared: they depend on the compiler.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -14,12 +16,12 @@ use crate::process;
 use crate::wasm_file::Shape;
 
 /// Folder of each module that ships, below `modules/`; its package is `quorate-module-` and that.
-const MODULES: [&str; 2] = ["counter", "kv"];
+const MODULES: [&str; 3] = ["counter", "kv", "work-queue"];
 
 /// Options of the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Build, compare imports, exports and manifest with modules/prebuilt, and change nothing there
+    /// Build, compare shape and behaviour with modules/prebuilt, and change nothing there
     #[arg(long)]
     check: bool,
     /// Which compiler to build with
@@ -44,25 +46,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds one module and returns its code.
 fn build(toolchain: &GuestToolchain, module: &str) -> Result<Vec<u8>> {
-    let package = format!("quorate-module-{module}");
-    // A directory of its own: the compiler may be another one than the host's.
-    let target_dir = process::target_dir().join("guest");
     // The crate is an rlib as well, for tests, and cargo links nothing with LTO that is both.
     process::run(
         toolchain
-            .cargo("rustc", &target_dir)
+            .cargo("rustc", &guest_target_dir())
             .args(["--profile", "guest", "--lib", "--crate-type", "cdylib"])
-            .args(["--package", &package]),
+            .args(["--package", &package(module)]),
     )?;
-    let file = target_dir
+    let file = built_file(module);
+    fs::read(&file).with_context(|| format!("read {}", file.display()))
+}
+
+/// A directory of its own: the compiler may be another one than the host's.
+fn guest_target_dir() -> PathBuf {
+    process::target_dir().join("guest")
+}
+
+/// Where cargo puts a module.
+fn built_file(module: &str) -> PathBuf {
+    let package = package(module).replace('-', "_");
+    guest_target_dir()
         .join(TARGET)
         .join("guest")
-        .join(format!("{}.wasm", package.replace('-', "_")));
-    fs::read(&file).with_context(|| format!("read {}", file.display()))
+        .join(format!("{package}.wasm"))
+}
+
+fn package(module: &str) -> String {
+    format!("quorate-module-{module}")
 }
 
 fn check(built: &[(&str, Vec<u8>)]) -> Result<()> {
     let sums = read_sums()?;
+    let comparison = comparison()?;
     for (module, code) in built {
         let path = prebuilt(module);
         let shipped = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -77,7 +92,17 @@ fn check(built: &[(&str, Vec<u8>)]) -> Result<()> {
                  hint: cargo xtask modules"
             );
         }
-        println!("{module}: {} bytes, as prebuilt", code.len());
+        let compared = process::read(Command::new(&comparison).args([
+            &script(module),
+            &path,
+            &built_file(module),
+        ]))
+        .context("the prebuilt module does not do what the sources do: cargo xtask modules")?;
+        println!(
+            "{module}: {} bytes, as prebuilt in shape, {}",
+            code.len(),
+            compared.trim_end()
+        );
     }
     Ok(())
 }
@@ -101,6 +126,18 @@ fn prebuilt_dir() -> PathBuf {
 
 fn prebuilt(module: &str) -> PathBuf {
     prebuilt_dir().join(format!("{module}.wasm"))
+}
+
+/// What both builds of a module are let do.
+fn script(module: &str) -> PathBuf {
+    process::workspace().join(format!("modules/{module}/behaviour.jsonl"))
+}
+
+/// The program that compares what two builds of a module do. It is one of its own since the engine's compiler takes
+/// minutes to build and no other command needs it; built as a part of the workspace, it shares that with the tests.
+fn comparison() -> Result<PathBuf> {
+    process::run(process::cargo().args(["build", "--workspace", "--example", "compare_modules"]))?;
+    Ok(process::target_dir().join("debug/examples/compare_modules"))
 }
 
 fn read_sums() -> Result<String> {
