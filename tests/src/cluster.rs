@@ -134,7 +134,7 @@ impl Cluster {
                 node
             })
             .collect();
-        let data = settings.data.as_deref().unwrap_or(folder.path());
+        let data = settings.data.as_deref().unwrap_or_else(|| folder.path());
         for node in &nodes {
             node.configure(&configuration(settings, node, &nodes, data))?;
         }

@@ -67,9 +67,8 @@ impl SmallDisk {
         let piece = [1; 64 << 10];
         let mut length = piece.len();
         while length > 0 {
-            match file.write(&piece[..length]) {
-                Ok(_) => {}
-                Err(_) => length /= 2,
+            if file.write_all(&piece[..length]).is_err() {
+                length /= 2;
             }
         }
     }
