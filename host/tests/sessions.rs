@@ -296,6 +296,22 @@ async fn closing_twice_closes_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_closes_its_session_need_not_wait() {
+    let host = Host::start(MemoryDisk::new()).await;
+    let mut peer = host.connect().await;
+    peer.create_with([1; 16], 3_600_000).await;
+    peer.command(1, set("a", "1")).await;
+    peer.send(ClientMessage::CloseSession).await;
+    peer.disconnect().await;
+
+    // By the time that another session is open, the log has what was sent before.
+    host.connect().await.create_with([2; 16], 60_000).await;
+    let sessions = host.sessions().await;
+    let timeouts: Vec<_> = sessions.iter().map(|session| session.timeout).collect();
+    assert_eq!(timeouts, [Duration::from_secs(60)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn responses_come_in_the_order_of_the_commands() {
     let host = Host::start(MemoryDisk::new()).await;
     let mut peer = host.connect().await;

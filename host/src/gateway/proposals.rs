@@ -8,6 +8,7 @@ use super::connection::{Bound, Share};
 use super::edge::ConnectionId;
 use super::opening::Asked;
 use super::queue::{Batch, Origin, Queued, Taken, WORTH_BYTES, WORTH_OPERATIONS};
+use super::ticks::OWN_OPERATIONS_MAX;
 use super::wire::{self, Inbound};
 use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
@@ -52,9 +53,17 @@ impl Gateway {
             return;
         };
         // What is in the log already is accounted for when it is applied.
-        for queued in &connection.queue {
-            if let Origin::Command { bytes, .. } = queued.origin {
-                self.commands.remove(bytes);
+        for queued in connection.queue {
+            match queued.origin {
+                Origin::Command { bytes, .. } => self.commands.remove(bytes),
+                // A client that closes its session, or has handled a request, need not stay to see it
+                // done. Past the limit the session expires, and the request comes again.
+                Origin::Close { .. } | Origin::Acknowledge { .. }
+                    if self.own.len() < OWN_OPERATIONS_MAX =>
+                {
+                    self.own.push_back(queued);
+                }
+                _ => {}
             }
         }
         if let Some(bound) = connection.bound

@@ -9,8 +9,8 @@ use super::queue::{Origin, Queued};
 use super::reads::Read;
 use super::{Gateway, Role, TICK};
 
-/// Most sessions that one entry expires, and timers that one entry fires.
-const OWN_OPERATIONS_MAX: usize = 256;
+/// Most sessions that one entry expires, timers that one entry fires, and operations that clients left.
+pub(super) const OWN_OPERATIONS_MAX: usize = 256;
 /// How long a connection may be without a session and without a word.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
