@@ -188,7 +188,7 @@ impl Assembly {
         let failure = Arc::new(Failure::default());
         let reserve = Reserve::new(Arc::clone(&disk), settings.reserve_bytes);
         let looking = reserve.clone();
-        driver.blocking(move || looking.look()).await?;
+        driver.blocking(move || looking.look(0)).await?;
         recent.begin_at(&state).map_err(Error::Replay)?;
         let applier = Applier::new(
             state.clone(),
@@ -272,12 +272,17 @@ impl Assembly {
             log: log.clone(),
             state: state.clone(),
             disk,
-            reserve,
             skips,
             failure: Arc::clone(&failure),
             metrics,
             settings,
         })));
+        tasks.push(driver.task(housekeeping::watch_disk(
+            driver.clone(),
+            reserve,
+            state.clone(),
+            Arc::clone(&failure),
+        )));
         tasks.push(driver.task(housekeeping::scrub(
             driver.clone(),
             state.clone(),

@@ -25,7 +25,6 @@ pub(super) struct House {
     pub(super) log: LogStore,
     pub(super) state: StateStore,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) reserve: Reserve,
     pub(super) skips: Skips,
     pub(super) failure: Arc<Failure>,
     pub(super) metrics: Arc<Metrics>,
@@ -55,7 +54,6 @@ pub(super) async fn keep(house: House) {
                 house.gauge();
                 house.measure_files().await;
                 house.purge().await;
-                house.look_at_disk().await;
                 if let Some(fatal) = house.consensus.fatal() {
                     house.failure.set(Fault::new(format!("consensus has ended: {fatal}")));
                 }
@@ -78,6 +76,26 @@ pub(super) async fn scrub(driver: Driver, state: StateStore, failure: Arc<Failur
         }
         let took = driver.now().saturating_duration_since(started);
         tracing::debug!(?took, "scrubbed the state");
+    }
+}
+
+/// How often the disk is looked at: what a node takes in meanwhile fits in the reserve.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Has commands refused before the disk is full.
+pub(super) async fn watch_disk(
+    driver: Driver,
+    reserve: Reserve,
+    state: StateStore,
+    failure: Arc<Failure>,
+) {
+    loop {
+        driver.sleep(LOOK_INTERVAL).await;
+        let looking = reserve.clone();
+        let unwritten = state.layer_bytes() as u64;
+        if let Err(error) = driver.blocking(move || looking.look(unwritten)).await {
+            return failure.set(Fault::new(format!("look at the disk: {error}")));
+        }
     }
 }
 
@@ -115,14 +133,6 @@ impl House {
         self.metrics.has_leader.set(0);
         self.metrics.is_leader.set(0);
         self.failure.leave_off(succession);
-    }
-
-    async fn look_at_disk(&self) {
-        let reserve = self.reserve.clone();
-        if let Err(error) = self.driver.blocking(move || reserve.look()).await {
-            self.failure
-                .set(Fault::new(format!("look at the disk: {error}")));
-        }
     }
 
     fn gauge(&self) {

@@ -37,7 +37,7 @@ impl Stores {
     pub async fn open(settings: &Settings, environment: &Environment) -> Result<Self, Error> {
         let Environment { driver, disk, .. } = environment;
         let reserve = Reserve::new(Arc::clone(disk), settings.reserve_bytes);
-        driver.blocking(move || reserve.look()).await?;
+        driver.blocking(move || reserve.look(0)).await?;
         let of_skips = Arc::clone(disk);
         let skips = driver.blocking(move || Skips::open(of_skips)).await?;
         let (log, state) = open(driver, disk, settings.node, &environment.metrics).await?;

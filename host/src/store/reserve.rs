@@ -1,8 +1,9 @@
 //! Room on the disk that is given up before it is full.
 //!
 //! A full disk fails a transaction, and a failed transaction stops the node. So a node holds a reserve
-//! file: when little is left the file is freed, which lets what is under way be written, and commands
-//! are refused until there is room for the reserve again.
+//! file: when little is left beside it, compared with what is still to be written of what was accepted,
+//! the file is freed, which lets that be written, and commands are refused until there is room for the
+//! reserve again.
 
 use std::io;
 use std::sync::Arc;
@@ -44,13 +45,15 @@ impl Reserve {
         self.inner.is_low.load(Ordering::Relaxed)
     }
 
-    /// Looks at the disk: frees the reserve when less than it is left beside it, and takes it again
-    /// when three times as much is free. Blocks; writes the reserve when it takes it.
+    /// Looks at the disk: frees the reserve when less than it and twice `unwritten` is left beside it,
+    /// and takes it again when three times the reserve is free. `unwritten` are bytes that were accepted
+    /// and will be written; in whole pages they may become twice as many. Blocks; writes the reserve when
+    /// it takes it.
     ///
     /// # Errors
     /// If the disk cannot say how much is free, or the file cannot be removed. That it cannot be
     /// written is no error: there is no reserve then, and the disk counts as low.
-    pub fn look(&self) -> io::Result<()> {
+    pub fn look(&self, unwritten: u64) -> io::Result<()> {
         let Inner {
             disk,
             bytes,
@@ -61,7 +64,7 @@ impl Reserve {
         }
         let free = disk.free_bytes()?;
         let is_held = disk.exists(FILE)?;
-        if free < *bytes {
+        if free < bytes.saturating_add(unwritten.saturating_mul(2)) {
             if !is_low.swap(true, Ordering::Relaxed) {
                 tracing::warn!(free, "the disk is almost full: commands are refused");
             }
@@ -99,18 +102,30 @@ mod tests {
         let disk = MemoryDisk::new();
         disk.limit_bytes(Some(1000));
         let reserve = Reserve::new(Arc::new(disk.clone()), 100);
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(disk.exists(FILE).unwrap() && !reserve.is_low());
         fill(&disk, "data", 850);
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(!disk.exists(FILE).unwrap() && reserve.is_low());
         assert_eq!(disk.free_bytes().unwrap(), 150);
         // Too little for both the reserve and some room beside it.
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(reserve.is_low());
         disk.remove("data").unwrap();
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(disk.exists(FILE).unwrap() && !reserve.is_low());
+    }
+
+    #[test]
+    fn the_reserve_is_freed_while_there_is_room_for_what_is_unwritten() {
+        let disk = MemoryDisk::new();
+        disk.limit_bytes(Some(1000));
+        let reserve = Reserve::new(Arc::new(disk.clone()), 100);
+        reserve.look(0).unwrap();
+        reserve.look(400).unwrap();
+        assert!(!reserve.is_low());
+        reserve.look(401).unwrap();
+        assert!(reserve.is_low() && !disk.exists(FILE).unwrap());
     }
 
     #[test]
@@ -118,7 +133,7 @@ mod tests {
         let disk = MemoryDisk::new();
         disk.limit_bytes(Some(50));
         let reserve = Reserve::new(Arc::new(disk.clone()), 100);
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(reserve.is_low() && !disk.exists(FILE).unwrap());
     }
 
@@ -127,7 +142,7 @@ mod tests {
         let disk = MemoryDisk::new();
         disk.limit_bytes(Some(0));
         let reserve = Reserve::new(Arc::new(disk), 0);
-        reserve.look().unwrap();
+        reserve.look(0).unwrap();
         assert!(!reserve.is_low());
     }
 }
