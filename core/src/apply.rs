@@ -14,6 +14,7 @@ use crate::context::{Access, Context};
 use crate::entry::{Entry, Operation};
 use crate::keys;
 use crate::limits::{CORE_LEVEL, Limits};
+use crate::meter::{InProgress, Meter, Part};
 use crate::module::{Modules, Trap};
 use crate::overlay::{Overlay, get_through};
 use crate::records::{ActiveModule, Levels, Meta, Record};
@@ -93,11 +94,11 @@ pub fn apply(
     index: u64,
     bytes: &[u8],
 ) -> Result<Applied, Fault> {
-    apply_skipping(base, modules, index, bytes, &[])
+    apply_skipping(base, modules, index, bytes, &[], None)
 }
 
-/// As [`apply`], but skips operations. The state depends on `skips`, and so does its hash: they must
-/// be the same on every node.
+/// As [`apply`], but skips operations, and tells `meter` what it does when. The state depends on
+/// `skips`, and so does its hash: they must be the same on every node.
 ///
 /// # Errors
 /// As [`apply`], and if a skip names an operation that the entry does not have.
@@ -107,6 +108,7 @@ pub fn apply_skipping(
     index: u64,
     bytes: &[u8],
     skips: &[Skip],
+    meter: Option<Arc<dyn Meter>>,
 ) -> Result<Applied, Fault> {
     let entry = Entry::decode(bytes).map_err(|error| {
         Fault::new(format!(
@@ -114,7 +116,7 @@ pub fn apply_skipping(
         ))
     })?;
     skip::check(skips, index, entry.operations.len())?;
-    let mut applying = Applying::new(base, modules, index, &entry)?;
+    let mut applying = Applying::new(base, modules, index, &entry, meter)?;
     let mut results = Vec::with_capacity(entry.operations.len());
     for (position, operation) in entry.operations.iter().enumerate() {
         applying.begin_operation(position, skips);
@@ -158,6 +160,7 @@ struct Applying<'a> {
     ending: VecDeque<(SessionId, EndReason)>,
     notices: Vec<Notice>,
     stats: Stats,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 impl<'a> Applying<'a> {
@@ -166,11 +169,13 @@ impl<'a> Applying<'a> {
         modules: &'a dyn Modules,
         index: u64,
         entry: &Entry,
+        meter: Option<Arc<dyn Meter>>,
     ) -> Result<Self, Fault> {
         let mut meta: Meta = read(&**base, keys::META)?.unwrap_or_default();
         meta.time_us = entry.time_us.max(meta.time_us.saturating_add(1));
         let limits: Limits = read(&**base, keys::LIMITS)?.unwrap_or_default();
         let context = Context::new(Arc::clone(base), Access::Writes, limits.module.clone());
+        let context = context.measured_by(meter.clone());
         Ok(Self {
             base,
             modules,
@@ -193,6 +198,7 @@ impl<'a> Applying<'a> {
             ending: VecDeque::new(),
             notices: Vec::new(),
             stats: Stats::default(),
+            meter,
         })
     }
 
@@ -321,7 +327,9 @@ impl<'a> Applying<'a> {
         self.put(keys::LIMITS.to_vec(), limits);
         self.limits = limits.clone();
         self.instance = None;
-        self.context = Context::new(Arc::clone(self.base), Access::Writes, limits.module.clone());
+        let base = Arc::clone(self.base);
+        self.context = Context::new(base, Access::Writes, limits.module.clone())
+            .measured_by(self.meter.clone());
         Ok(OperationResult::Done)
     }
 
@@ -357,6 +365,7 @@ impl<'a> Applying<'a> {
 
     fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>, skips: &[Skip]) -> Applied {
         self.settle_progress();
+        let hashing = InProgress::begin(self.meter.as_ref(), Part::Hash);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.meta.hash);
         hasher.update(&self.index.to_be_bytes());
@@ -382,6 +391,7 @@ impl<'a> Applying<'a> {
         hasher.update(&self.meta.hook_failures.to_be_bytes());
         skip::hash(skips, &mut hasher);
         self.meta.hash = *hasher.finalize().as_bytes();
+        drop(hashing);
         writes.put(keys::META.to_vec(), self.meta.to_bytes());
         Applied {
             index: self.index,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_protocol::limits::REQUEST_BYTES_MAX;
 
+use crate::meter::{InProgress, Meter, Part};
 use crate::module::{ModuleLimits, Trap};
 use crate::overlay::{Overlay, get_through, scan_through};
 use crate::state::{Fault, Order, Read, Value, Visit};
@@ -98,6 +99,7 @@ pub struct Context {
     effect_bytes: u64,
     /// Atomic only so that reading through `&self` can count and the context stays `Sync`.
     keys_walked: AtomicU64,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 /// Over no state at all.
@@ -140,7 +142,17 @@ impl Context {
             written_bytes: 0,
             effect_bytes: 0,
             keys_walked: AtomicU64::new(0),
+            meter: None,
         }
+    }
+
+    /// The same, with what the module calls measured by `meter`.
+    pub(crate) fn measured_by(self, meter: Option<Arc<dyn Meter>>) -> Self {
+        Self { meter, ..self }
+    }
+
+    fn in_progress(&self) -> InProgress {
+        InProgress::begin(self.meter.as_ref(), Part::HostCalls)
     }
 
     /// The limits in force.
@@ -169,6 +181,7 @@ impl Context {
     /// # Errors
     /// [`Trap::NotAllowed`] without a store, [`Trap::WriteLimit`] for a key over its size, a fault.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Reads)?;
         let key = state_key(key)?;
         Ok(get_through(
@@ -183,6 +196,7 @@ impl Context {
     /// # Errors
     /// [`Trap::NotAllowed`] in a query; [`Trap::WriteLimit`] at a limit of size.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Writes)?;
         if value.len() > VALUE_BYTES_MAX {
             return Err(Trap::WriteLimit.into());
@@ -198,6 +212,7 @@ impl Context {
     /// # Errors
     /// As [`Context::put`].
     pub fn delete(&mut self, key: &[u8]) -> Result<(), CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Writes)?;
         let state_key = state_key(key)?;
         self.count_write(key.len())?;
@@ -216,6 +231,7 @@ impl Context {
         end: Option<&[u8]>,
         limit: u32,
     ) -> Result<u32, CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Writes)?;
         let mut keys = Vec::new();
         if limit > 0 {
@@ -246,6 +262,7 @@ impl Context {
         order: Order,
         visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
     ) -> Result<(), CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Reads)?;
         let start = state_key(start)?;
         let end = match end {
@@ -271,6 +288,7 @@ impl Context {
     /// [`Trap::NotAllowed`] in a query; [`Trap::BadArgument`] if it cannot be decoded;
     /// [`Trap::EffectLimit`] and [`Trap::WriteLimit`] at a limit.
     pub fn emit(&mut self, encoded: &[u8]) -> Result<(), CallError> {
+        let _in_progress = self.in_progress();
         self.require(Access::Writes)?;
         self.effect_bytes += encoded.len() as u64;
         if self.effects.len() as u64 >= self.limits.effects_max

@@ -9,6 +9,7 @@ pub mod context;
 pub mod entry;
 pub mod keys;
 pub mod limits;
+pub mod meter;
 pub mod module;
 pub mod overlay;
 pub mod query;

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use quorate_core::apply::Applied;
 use quorate_protocol::v2::{Member, ServerMessage, SessionCloseReason};
 use quorate_protocol::{NodeId, Version};
 use tokio::sync::{mpsc, watch};
 
+use crate::consensus::types::AppliedEntry;
 use crate::consensus::{Consensus, Leadership, ProposeError};
 use crate::drive::{Driver, Instant};
 use crate::genesis::Genesis;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Stage};
 use crate::queries::Queries;
 use crate::store::BoxFuture;
 use crate::store::reserve::Reserve;
@@ -147,6 +147,8 @@ impl Handle {
 
 /// Entries of this leader that are proposed and not yet applied.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// One message in so many is measured.
+const MEASURED_EACH: u64 = 16;
 /// How often deadlines and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Events of the edge that are taken before anything else has its turn.
@@ -169,6 +171,8 @@ pub struct Gateway {
     entries: Done<EntryDone>,
     /// Operations in those entries.
     in_flight: usize,
+    /// Messages taken, to measure some.
+    messages: u64,
     reads: Vec<Read>,
     reads_done: Done<ReadsDone>,
     /// Queries whose ReadIndex is done.
@@ -209,8 +213,10 @@ enum Role {
 /// An entry of this leader was applied, or was not.
 struct EntryDone {
     term: u64,
+    /// When it was handed to consensus.
+    submitted: Instant,
     origins: Vec<Origin>,
-    result: Result<Arc<Applied>, ProposeError>,
+    result: Result<AppliedEntry, ProposeError>,
 }
 
 impl Gateway {
@@ -231,6 +237,7 @@ impl Gateway {
             own: VecDeque::new(),
             entries: FuturesUnordered::new(),
             in_flight: 0,
+            messages: 0,
             reads: Vec::new(),
             reads_done: FuturesUnordered::new(),
             queries_ready: VecDeque::new(),
@@ -317,9 +324,20 @@ impl Gateway {
                 let now = self.parts.driver.now();
                 self.connections.insert(id, Connection::new(remote, now));
             }
-            EdgeEvent::Message { id, frame } => self.message(id, &frame),
+            EdgeEvent::Message { id, frame } => self.ingress(id, &frame),
             EdgeEvent::Disconnected { id } => self.disconnected(id),
         }
+    }
+
+    fn ingress(&mut self, id: ConnectionId, frame: &[u8]) {
+        self.messages += 1;
+        if !self.messages.is_multiple_of(MEASURED_EACH) {
+            return self.message(id, frame);
+        }
+        let began = self.parts.driver.now();
+        self.message(id, frame);
+        let took = self.parts.driver.now().saturating_duration_since(began);
+        self.parts.metrics.stage(Stage::Ingress, took);
     }
 
     fn leadership_changed(&mut self) {

@@ -70,6 +70,58 @@ pub struct Entry {
     pub entry: Slug,
 }
 
+/// A stage of a command's way, on the leader; those of applying on every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Decoding and queueing one message of a client; of one in 16.
+    Ingress,
+    /// From a command's arrival to its entry, for the one that waited longest.
+    BatchWait,
+    /// Encoding an entry.
+    Encode,
+    /// From handing an entry to consensus to applying it here: a majority has it on disk.
+    Commit,
+    /// Applying one entry, one in 16, without what follows.
+    Core,
+    /// Making instances of the module.
+    Instance,
+    /// The module's code.
+    Guest,
+    /// What the module calls, without reading the state.
+    HostCalls,
+    /// Reading the state, and taking the entry's writes into it.
+    State,
+    /// Hashing.
+    Hash,
+    /// From an entry's being applied to its last answer's being queued.
+    Response,
+}
+
+impl Stage {
+    fn slug(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::BatchWait => "batch-wait",
+            Self::Encode => "encode",
+            Self::Commit => "commit",
+            Self::Core => "core",
+            Self::Instance => "instance",
+            Self::Guest => "guest",
+            Self::HostCalls => "host-calls",
+            Self::State => "state",
+            Self::Hash => "hash",
+            Self::Response => "response",
+        }
+    }
+}
+
+/// A [`Stage`], as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InStage {
+    /// Its slug.
+    pub stage: Slug,
+}
+
 /// A trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TrapCode {
@@ -220,7 +272,10 @@ metrics! {
         "The module in force: 1";
     module_apply_duration: Histograms<Entry> = Family::new_with_constructor(seconds as _),
         "module_apply_duration_seconds",
-        "Time of one call of the module";
+        "Time to apply one entry, its calls of the module included";
+    stage_duration: Histograms<InStage> = Family::new_with_constructor(short_seconds as _),
+        "stage_duration_seconds",
+        "Time of one stage of the way of an entry and its commands";
     module_fuel_consumed: Counter = Counter::default(), "module_fuel_consumed",
         "Fuel that the module used";
     module_traps: Family<TrapCode, Counter> = Family::default(), "module_traps",
@@ -242,6 +297,14 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
+    }
+
+    /// Adds what a stage took.
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        let label = InStage {
+            stage: Slug(stage.slug()),
+        };
+        observe(&self.stage_duration.get_or_create(&label), took);
     }
 
     /// Says which module is in force, instead of the one before.
@@ -266,6 +329,11 @@ impl fmt::Debug for Metrics {
 /// Adds `duration` to `histogram`.
 pub fn observe(histogram: &Histogram, duration: Duration) {
     histogram.observe(duration.as_secs_f64());
+}
+
+/// 1 us to 17 s, each bucket four times the one before.
+fn short_seconds() -> Histogram {
+    Histogram::new((0..13).map(|power| 1e-6 * f64::from(1u32 << (2 * power))))
 }
 
 /// 50 us to 13 s, each bucket twice the one before.

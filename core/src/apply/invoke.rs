@@ -5,6 +5,7 @@ use quorate_protocol::SessionId;
 
 use super::Applying;
 use crate::context::Effect;
+use crate::meter::{InProgress, Part};
 use crate::module::{Export, Instance, Outcome, Trap};
 use crate::overlay::Overlay;
 use crate::result::Response;
@@ -169,9 +170,11 @@ impl Applying<'_> {
             };
             let fuel = self.limits.module.fuel_per_command;
             self.context.begin(std::mem::take(&mut self.data));
+            let in_guest = InProgress::begin(self.meter.as_ref(), Part::Guest);
             let ran = running
                 .instance
                 .call(export, input, fuel, &mut self.context);
+            drop(in_guest);
             self.budget.written_bytes += self.context.written_bytes();
             self.budget.effects += self.context.effects().len() as u64;
             self.budget.effect_bytes += self.context.effect_bytes();
@@ -278,6 +281,7 @@ impl Applying<'_> {
         if !self.modules.is_loaded(active.hash) {
             super::activation::load(&**self.base, self.modules, active.hash, &self.limits)?;
         }
+        let _in_progress = InProgress::begin(self.meter.as_ref(), Part::Instance);
         self.modules.instantiate(active.hash, &self.limits.module)
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_core::apply::{Applied, Skip, apply_skipping, read};
 use quorate_core::context::MODULE_DATA;
 use quorate_core::entry::{Entry, Operation};
 use quorate_core::keys;
 use quorate_core::limits::Limits;
+use quorate_core::meter::{Meter, Part};
 use quorate_core::query;
 use quorate_core::records::{Progress, Timer};
 use quorate_core::result::OperationResult;
@@ -26,6 +28,20 @@ pub(crate) struct Machine {
     pub(crate) index: u64,
     /// Every entry so far.
     pub(crate) log: Vec<Vec<u8>>,
+}
+
+/// How many parts have begun and not ended.
+#[derive(Debug, Default)]
+struct OpenParts(AtomicUsize);
+
+impl Meter for OpenParts {
+    fn begin(&self, _: Part) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        assert!(self.0.fetch_sub(1, Ordering::Relaxed) > 0);
+    }
 }
 
 impl Machine {
@@ -98,7 +114,12 @@ impl Machine {
     pub(crate) fn try_apply(&mut self, bytes: Vec<u8>, skips: &[Skip]) -> Result<Applied, Fault> {
         let base: Arc<dyn Read> = Arc::clone(&self.state) as _;
         let index = self.index + 1;
-        let applied = apply_skipping(&base, &self.modules, index, &bytes, skips)?;
+        let open = Arc::new(OpenParts::default());
+        let meter: Arc<dyn Meter> = Arc::clone(&open) as _;
+        let applied = apply_skipping(&base, &self.modules, index, &bytes, skips, Some(meter));
+        // Also after a panic, every part that began has ended.
+        assert_eq!(open.0.load(Ordering::Relaxed), 0);
+        let applied = applied?;
         self.index = index;
         Arc::make_mut(&mut self.state).write(&applied.writes);
         self.log.push(bytes);

@@ -15,7 +15,7 @@ use quorate_core::state::Fault;
 use tokio::sync::{oneshot, watch};
 
 use super::machine::Machine;
-use super::types::{EntryBytes, Member, NodeId, TypeConfig};
+use super::types::{AppliedEntry, EntryBytes, Member, NodeId, TypeConfig};
 use crate::drive::{Driver, Instant};
 use crate::store::BoxFuture;
 
@@ -200,7 +200,7 @@ impl Consensus {
     pub async fn submit(
         &self,
         entry: Vec<u8>,
-    ) -> Result<BoxFuture<'static, Result<Arc<Applied>, ProposeError>>, Stopped> {
+    ) -> Result<BoxFuture<'static, Result<AppliedEntry, ProposeError>>, Stopped> {
         let (responder, completed) = ProgressResponder::complete_only();
         let entry = EntryBytes(Bytes::from(entry));
         self.raft
@@ -221,7 +221,7 @@ impl Consensus {
     /// # Errors
     /// As [`ProposeError`] says.
     pub async fn propose(&self, entry: Vec<u8>) -> Result<Arc<Applied>, ProposeError> {
-        self.submit(entry).await?.await
+        self.submit(entry).await?.await.map(|entry| entry.applied)
     }
 
     /// ReadIndex (Raft dissertation, 6.4): returns once a quorum has confirmed that this node led

@@ -4,19 +4,23 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use quorate_core::apply::{Applied, apply_skipping};
+use quorate_core::meter::Meter;
 use quorate_core::module::Modules;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use stopwatch::Stopwatch;
+
 use super::encoding;
 use super::handle::Failure;
 use super::types::{
-    ApplyResponse, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    AppliedEntry, ApplyResponse, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
@@ -25,6 +29,10 @@ use crate::store::log::LogStore;
 use crate::store::skips::Skips;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
+mod stopwatch;
+
+/// One entry in so many is measured part by part.
+const MEASURED_EACH: u64 = 16;
 /// Entries handed to the apply loop and not yet applied.
 const BACKLOG_MAX: usize = 64;
 
@@ -127,7 +135,7 @@ impl Applier {
     ///
     /// # Errors
     /// A [`Fault`]; the entry has then not been applied.
-    pub fn apply(&self, entry: &Entry) -> Result<Option<Arc<Applied>>, Fault> {
+    pub fn apply(&self, entry: &Entry) -> Result<Option<AppliedEntry>, Fault> {
         let position = LogPosition::from(entry.log_id);
         let run = || self.apply_payload(position, entry);
         let applied = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
@@ -149,7 +157,7 @@ impl Applier {
         &self,
         position: LogPosition,
         entry: &Entry,
-    ) -> Result<Option<Arc<Applied>>, Fault> {
+    ) -> Result<Option<AppliedEntry>, Fault> {
         match &entry.payload {
             EntryPayload::Blank => {
                 self.state.commit(position, BTreeMap::new(), None);
@@ -171,26 +179,46 @@ impl Applier {
         }
     }
 
-    fn apply_operations(&self, position: LogPosition, bytes: &[u8]) -> Result<Arc<Applied>, Fault> {
-        let started = self.driver.now();
+    fn apply_operations(&self, position: LogPosition, bytes: &[u8]) -> Result<AppliedEntry, Fault> {
+        let began = self.driver.now();
         let index = position.index;
         let skips = self.skips.begin(index, bytes)?;
         if !skips.is_empty() {
             tracing::warn!(index, ?skips, "skips operations");
         }
-        let view = self.state.view();
-        let mut applied = apply_skipping(&view, &*self.modules, index, bytes, &skips)?;
-        drop(view);
-        self.state
-            .commit(position, std::mem::take(&mut applied.writes), None);
-        self.recent.push(applied.index, applied.hash);
-        self.count(&applied, started);
-        Ok(Arc::new(applied))
+        let applied = if index.is_multiple_of(MEASURED_EACH) {
+            let watch = Stopwatch::start(&self.driver);
+            let view = watch.reading(self.state.view());
+            let meter: Arc<dyn Meter> = Arc::new(watch.clone());
+            let modules = &*self.modules;
+            let mut applied = apply_skipping(&view, modules, index, bytes, &skips, Some(meter))?;
+            watch.state(|| self.commit(position, &mut applied));
+            watch.stop(&self.metrics);
+            applied
+        } else {
+            let view = self.state.view();
+            let modules = &*self.modules;
+            let mut applied = apply_skipping(&view, modules, index, bytes, &skips, None)?;
+            self.commit(position, &mut applied);
+            applied
+        };
+        let ended = self.driver.now();
+        self.count(&applied, ended.saturating_duration_since(began));
+        Ok(AppliedEntry {
+            applied: Arc::new(applied),
+            began,
+            ended,
+        })
     }
 
-    fn count(&self, applied: &Applied, started: crate::drive::Instant) {
+    fn commit(&self, position: LogPosition, applied: &mut Applied) {
+        let writes = std::mem::take(&mut applied.writes);
+        self.state.commit(position, writes, None);
+        self.recent.push(applied.index, applied.hash);
+    }
+
+    fn count(&self, applied: &Applied, elapsed: Duration) {
         let metrics = &self.metrics;
-        let elapsed = self.driver.now().saturating_duration_since(started);
         metrics.proposals_applied.inc();
         if elapsed.as_millis() > 100 {
             metrics.slow_apply.inc();

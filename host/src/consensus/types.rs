@@ -10,6 +10,7 @@ use openraft::impls::leader_id_std;
 use quorate_core::apply::Applied;
 
 use super::runtime::Runtime;
+use crate::drive::Instant;
 
 openraft::declare_raft_types!(
     /// How openraft is parameterised: terms and node ids are `u64`, at most one leader per term, and
@@ -66,7 +67,18 @@ pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId
 /// openraft's trait bounds ask for serde; neither disk nor wire uses it.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(from = "()", into = "()")]
-pub struct ApplyResponse(pub Option<Arc<Applied>>);
+pub struct ApplyResponse(pub Option<AppliedEntry>);
+
+/// An entry of operations that was applied, and when.
+#[derive(Clone, Debug)]
+pub struct AppliedEntry {
+    /// What it did.
+    pub applied: Arc<Applied>,
+    /// When that began.
+    pub began: Instant,
+    /// When it was done.
+    pub ended: Instant,
+}
 
 impl From<()> for ApplyResponse {
     fn from((): ()) -> Self {

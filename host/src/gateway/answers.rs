@@ -13,13 +13,18 @@ use super::proposals::RETRY_AFTER_MS;
 use super::queue::Origin;
 use super::{EntryDone, Gateway, Role, wire};
 use crate::consensus::ProposeError;
-use crate::metrics::{Reason, RequestKind, RequestOutcome, Slug, observe};
+use crate::consensus::types::AppliedEntry;
+use crate::metrics::{Reason, RequestKind, RequestOutcome, Slug, Stage, observe};
 
 impl Gateway {
     pub(super) fn entry_done(&mut self, done: EntryDone) {
         self.parts.metrics.proposals_pending.dec();
         self.in_flight -= done.origins.len();
-        let applied = match done.result {
+        let AppliedEntry {
+            applied,
+            began,
+            ended,
+        } = match done.result {
             Ok(applied) => applied,
             Err(error) => {
                 self.parts.metrics.proposals_failed.inc();
@@ -41,6 +46,13 @@ impl Gateway {
                 self.notice(*notice);
             }
         }
+        let metrics = &self.parts.metrics;
+        let queued = self.parts.driver.now().saturating_duration_since(ended);
+        metrics.stage(
+            Stage::Commit,
+            began.saturating_duration_since(done.submitted),
+        );
+        metrics.stage(Stage::Response, queued);
     }
 
     fn result(&mut self, origin: Origin, result: &OperationResult, is_current: bool) {

@@ -12,7 +12,7 @@ use super::ticks::OWN_OPERATIONS_MAX;
 use super::wire::{self, Inbound};
 use super::{ENTRIES_IN_FLIGHT_MAX, EntryDone, Gateway, Role};
 use crate::consensus::ProposeError;
-use crate::metrics::{Reason, Slug};
+use crate::metrics::{Reason, Slug, Stage};
 
 /// Commands of all connections that are queued or in the log, and their bytes; beyond, each connection
 /// is held to [`Share::CROWDED`].
@@ -354,10 +354,13 @@ impl Gateway {
                 operations: batch.operations,
             };
             let origins = batch.origins;
-            match self.parts.consensus.submit(entry.encode()).await {
+            let encoded = self.encode(&entry, &origins);
+            let submitted = self.parts.driver.now();
+            match self.parts.consensus.submit(encoded).await {
                 Ok(applied) => self.entries.push(Box::pin(async move {
                     EntryDone {
                         term,
+                        submitted,
                         origins,
                         result: applied.await,
                     }
@@ -366,6 +369,7 @@ impl Gateway {
                     let result = Err(ProposeError::Stopped(stopped));
                     self.entry_done(EntryDone {
                         term,
+                        submitted,
                         origins,
                         result,
                     });
@@ -373,6 +377,22 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    fn encode(&self, entry: &Entry, origins: &[Origin]) -> Vec<u8> {
+        let metrics = &self.parts.metrics;
+        let began = self.parts.driver.now();
+        let arrivals = origins.iter().filter_map(|origin| match origin {
+            Origin::Command { at, .. } => Some(*at),
+            _ => None,
+        });
+        if let Some(first) = arrivals.min() {
+            metrics.stage(Stage::BatchWait, began.saturating_duration_since(first));
+        }
+        let encoded = entry.encode();
+        let took = self.parts.driver.now().saturating_duration_since(began);
+        metrics.stage(Stage::Encode, took);
+        encoded
     }
 
     /// Whether another entry may be in flight. The first goes at once. What an entry costs is nearly
