@@ -10,10 +10,9 @@ use hdrhistogram::Histogram;
 use quorate_client::Client;
 use quorate_tests::{Cluster, Usage, kv};
 
+use crate::stages::{Snapshot, Stages};
 use crate::{cluster, disk, raw};
 
-/// Keys that are set, over and over, in a fixed pseudo-random order.
-const KEYS: u64 = 100_000;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 128;
 /// How often the nodes' memory is looked at.
@@ -38,6 +37,12 @@ pub(crate) struct Arguments {
     /// What makes the load
     #[arg(long, value_enum, default_value_t = Generator::Raw)]
     generator: Generator,
+    /// Keys that are set, over and over, in a fixed pseudo-random order
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Set each key once before anything is measured
+    #[arg(long)]
+    fill: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,28 +73,52 @@ impl Phase {
 /// The sequence of commands of one session.
 #[derive(Debug)]
 pub(crate) struct Sets {
-    state: u64,
+    order: Order,
+    keys: u64,
     value: String,
 }
 
+#[derive(Debug)]
+enum Order {
+    /// For ever.
+    Random { state: u64 },
+    /// Each key that is `next` and then so many further, once.
+    Ascending { next: u64, step: u64 },
+}
+
 impl Sets {
-    pub(crate) fn new(seed: usize) -> Self {
-        Self {
-            state: seed as u64 + 1,
-            value: "v".repeat(VALUE_BYTES),
-        }
+    fn random(seed: usize, keys: u64) -> Self {
+        let state = seed as u64 + 1;
+        Self::new(Order::Random { state }, keys)
     }
 
-    pub(crate) fn next(&mut self) -> Vec<u8> {
-        // The multiplier and increment of Knuth's MMIX; the high bits are the good ones.
-        self.state = self
-            .state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        kv::set(
-            &format!("key-{:06}", (self.state >> 33) % KEYS),
-            &self.value,
-        )
+    fn each(next: usize, step: usize, keys: u64) -> Self {
+        let (next, step) = (next as u64, step as u64);
+        Self::new(Order::Ascending { next, step }, keys)
+    }
+
+    fn new(order: Order, keys: u64) -> Self {
+        let value = "v".repeat(VALUE_BYTES);
+        Self { order, keys, value }
+    }
+
+    /// The next command; `None` if there is no more.
+    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
+        let key = match &mut self.order {
+            Order::Random { state } => {
+                // The multiplier and increment of Knuth's MMIX; the high bits are the good ones.
+                *state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (*state >> 33) % self.keys
+            }
+            Order::Ascending { next, step } => {
+                let key = *next;
+                *next += *step;
+                key
+            }
+        };
+        (key < self.keys).then(|| kv::set(&format!("key-{key:07}"), &self.value))
     }
 }
 
@@ -115,9 +144,12 @@ pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<(
         idle * 100.0
     );
     println!(
-        "generator: {:?}, values of {VALUE_BYTES} B, {KEYS} keys",
-        arguments.generator
+        "generator: {:?}, values of {VALUE_BYTES} B, {} keys",
+        arguments.generator, arguments.keys
     );
+    if arguments.fill {
+        fill(&mut cluster, arguments).await?;
+    }
     println!();
     println!(
         "{:>9} {:>8} {:>9} {:>9} {:>9} {:>9} {:>14} {:>13} {:>11}",
@@ -131,6 +163,7 @@ pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<(
         "generator CPU",
         "memory MiB"
     );
+    let mut stages = Vec::new();
     for &in_flight in &arguments.in_flight {
         let measured = measure(&mut cluster, in_flight, arguments).await?;
         println!(
@@ -145,6 +178,11 @@ pub(crate) async fn run(mut cluster: Cluster, arguments: &Arguments) -> Result<(
             measured.generator_cpu_us,
             mebibytes(measured.resident_max),
         );
+        stages.push((in_flight, measured.stages));
+    }
+    for (in_flight, stages) in stages {
+        println!("\nstages at {in_flight} in flight, mean in us of an entry (or what is named):");
+        stages.print();
     }
     let hash = cluster.equal_hash().await?;
     println!("\nall nodes have the same state at index {}", hash.index);
@@ -160,6 +198,7 @@ struct Measured {
     generator_cpu_us: f64,
     /// Largest resident memory of any node.
     resident_max: u64,
+    stages: Stages,
 }
 
 fn sessions(in_flight: usize, arguments: &Arguments) -> usize {
@@ -178,6 +217,7 @@ async fn measure(
     };
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
 
+    let stages_before = Snapshot::take(cluster).await?;
     let (nodes_before, own_before) = (cpu(cluster)?, own_cpu()?);
     let started = Instant::now();
     phase.0.store(Phase::MEASURE, Ordering::Relaxed);
@@ -189,6 +229,7 @@ async fn measure(
     phase.0.store(Phase::END, Ordering::Relaxed);
     let took = started.elapsed();
     let (nodes_after, own_after) = (cpu(cluster)?, own_cpu()?);
+    let stages = Snapshot::take(cluster).await?.since(&stages_before);
 
     let mut all = latencies()?;
     for load in loads {
@@ -202,6 +243,7 @@ async fn measure(
         generator_cpu_us: per_command(own_after, own_before),
         latencies: all,
         resident_max,
+        stages,
     })
 }
 
@@ -219,7 +261,8 @@ async fn by_client(
     }
     let loads = (0..in_flight).map(|n| {
         let client = clients[n % clients.len()].clone();
-        tokio::spawn(one_at_a_time(client, Sets::new(n), Arc::clone(phase)))
+        let sets = Sets::random(n, arguments.keys);
+        tokio::spawn(one_at_a_time(client, sets, Arc::clone(phase)))
     });
     Ok(loads.collect())
 }
@@ -230,10 +273,12 @@ async fn one_at_a_time(
     phase: Arc<Phase>,
 ) -> Result<Histogram<u64>> {
     let mut latencies = latencies()?;
-    while !phase.has_ended() {
+    while !phase.has_ended()
+        && let Some(set) = sets.next()
+    {
         let counts = phase.is_measuring();
         let started = Instant::now();
-        client.call_bytes(sets.next()).await?;
+        client.call_bytes(set).await?;
         if counts && phase.is_measuring() {
             latencies.record(u64::try_from(started.elapsed().as_micros())?)?;
         }
@@ -248,23 +293,40 @@ async fn by_frames(
     phase: &Arc<Phase>,
 ) -> Result<Vec<Load>> {
     let leader = cluster.wait_for_leader().await?;
-    let endpoint = cluster.endpoint(leader);
-    let address = endpoint
-        .strip_prefix("tcp://")
-        .context("endpoints begin with tcp://")?;
+    let address = cluster.client_address(leader).to_string();
     let sessions = sessions(in_flight, arguments);
     let mut loads = Vec::new();
     for n in 0..sessions {
         // What does not divide evenly goes to the first sessions.
         let window = in_flight / sessions + usize::from(n < in_flight % sessions);
-        let session = raw::Session::create(address).await?;
+        let session = raw::Session::create(&address).await?;
         loads.push(tokio::spawn(session.load(
             window,
-            Sets::new(n),
+            Sets::random(n, arguments.keys),
             Arc::clone(phase),
         )));
     }
     Ok(loads)
+}
+
+/// Sets each key once.
+async fn fill(cluster: &mut Cluster, arguments: &Arguments) -> Result<()> {
+    let leader = cluster.wait_for_leader().await?;
+    let address = cluster.client_address(leader).to_string();
+    let phase = Arc::new(Phase::default());
+    let started = Instant::now();
+    let mut loads = Vec::new();
+    for n in 0..arguments.sessions {
+        let session = raw::Session::create(&address).await?;
+        let sets = Sets::each(n, arguments.sessions, arguments.keys);
+        loads.push(tokio::spawn(session.load(64, sets, Arc::clone(&phase))));
+    }
+    for load in loads {
+        load.await??;
+    }
+    let took = started.elapsed().as_secs_f64();
+    println!("filled in {took:.1} s");
+    Ok(())
 }
 
 fn usages(cluster: &Cluster) -> Result<Vec<Usage>> {

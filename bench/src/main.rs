@@ -8,6 +8,7 @@ mod disk;
 mod failover;
 mod load;
 mod raw;
+mod stages;
 
 use std::path::PathBuf;
 

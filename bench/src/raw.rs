@@ -66,7 +66,7 @@ impl Session {
         for _ in 0..window {
             pending.send(&mut self.wire, &mut sets, &phase)?;
         }
-        while !phase.has_ended() {
+        while !phase.has_ended() && !pending.started.is_empty() {
             self.wire.flush().await?;
             let mut message = Some(self.wire.message().await?);
             // All that has arrived, then one write.
@@ -94,13 +94,16 @@ struct Pending {
 
 impl Pending {
     fn send(&mut self, wire: &mut Wire, sets: &mut Sets, phase: &Phase) -> Result<()> {
+        let Some(payload) = sets.next() else {
+            return Ok(());
+        };
         self.sent += 1;
         self.started
             .push_back(phase.is_measuring().then(Instant::now));
         let command = ClientMessage::Command {
             request: RequestId(self.sent),
             lowest_pending: RequestId(self.sent + 1 - self.started.len() as u64),
-            payload: sets.next(),
+            payload,
         };
         wire.put(0, &command.encode()?);
         Ok(())

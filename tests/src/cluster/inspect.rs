@@ -1,6 +1,7 @@
 //! What tests of faults look at: a node's metrics, log and descriptors.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use quorate_protocol::NodeId;
@@ -17,9 +18,19 @@ impl Metrics {
     /// there, which is how a metric with labels begins.
     #[must_use]
     pub fn get(&self, series: &str) -> u64 {
+        self.value(series).unwrap_or(0)
+    }
+
+    /// As [`Metrics::get`], for what is not counted in whole numbers.
+    #[must_use]
+    pub fn fraction(&self, series: &str) -> f64 {
+        self.value(series).unwrap_or(0.0)
+    }
+
+    fn value<T: FromStr>(&self, series: &str) -> Option<T> {
         let values = self.0.lines().filter_map(|line| line.strip_prefix(series));
-        let value = values.filter_map(|rest| rest.strip_prefix(' ')).next();
-        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+        let mut values = values.filter_map(|rest| rest.strip_prefix(' '));
+        values.next()?.parse().ok()
     }
 }
 
