@@ -8,6 +8,7 @@ use std::pin::Pin;
 pub mod backend;
 pub mod disk;
 pub mod file_disk;
+mod guard;
 pub mod log;
 pub mod memory_disk;
 pub mod reserve;

@@ -16,7 +16,6 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::Database;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::disk::Disk;
@@ -34,7 +33,7 @@ mod writer;
 
 pub use error::Error;
 use error::IntoIo;
-use file::Write;
+use file::{Database, Write};
 use view::{Done, View};
 pub use writer::{Commit, CommitObserver, LogStats};
 

@@ -133,11 +133,22 @@ impl From<redb::Error> for Error {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Corrupted(what) => Self::Damaged { what },
+            // How redb says that the file is none of its own, or shorter than it says.
+            redb::Error::Io(error) if is_damage(error.kind()) => Self::Damaged {
+                what: error.to_string(),
+            },
             source => Self::Database {
                 source: Box::new(source),
             },
         }
     }
+}
+
+fn is_damage(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }
 
 macro_rules! from_redb {

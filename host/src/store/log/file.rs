@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
-    WriteTransaction,
+    Builder, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -21,13 +20,22 @@ use crate::consensus::types::{Entry, LogId, Vote};
 use crate::store::Identity;
 use crate::store::backend::BoxedBackend;
 use crate::store::disk::Disk;
+use crate::store::guard::{Guarded, catching};
 
 const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 const NEW_FILE: &str = "raft.redb.new";
 const NO_CLUSTER: [u8; 16] = [0; 16];
+
+/// The open file.
+pub(super) type Database = Guarded<redb::Database>;
+
+/// Calls into redb, which may panic if the file is damaged.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catching(work).unwrap_or_else(|panic| Err(Error::damaged(panic)))
+}
 
 /// One change of the file. Changes of one transaction take effect in their order.
 #[derive(Debug)]
@@ -66,11 +74,13 @@ pub(super) fn open(
     if !disk.exists(FILE).map_err(source)? {
         // Under another name until it is complete: an empty file of the right name is damage.
         disk.remove(NEW_FILE).map_err(source)?;
-        create(&open_database(disk, NEW_FILE, cache_bytes)?, expected)?;
+        let database = open_database(disk, NEW_FILE, cache_bytes)?;
+        guarded(|| create(&database, expected))?;
+        drop(database);
         disk.rename(NEW_FILE, FILE).map_err(source)?;
     }
     let database = open_database(disk, FILE, cache_bytes)?;
-    let recovered = recover(&database, expected)?;
+    let recovered = guarded(|| recover(&database, expected))?;
     Ok((database, recovered))
 }
 
@@ -78,14 +88,16 @@ fn open_database(disk: &dyn Disk, name: &str, cache_bytes: usize) -> Result<Data
     let backend = disk
         .open_database(name)
         .map_err(|source| Error::Open { source })?;
-    let database = Builder::new()
-        .set_cache_size(cache_bytes)
-        .set_check_integrity_on_open(true)
-        .create_with_backend(BoxedBackend(backend))?;
-    Ok(database)
+    guarded(|| {
+        let database = Builder::new()
+            .set_cache_size(cache_bytes)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(BoxedBackend(backend))?;
+        Ok(Guarded::new(database))
+    })
 }
 
-fn create(database: &Database, expected: &Expected) -> Result<(), Error> {
+fn create(database: &redb::Database, expected: &Expected) -> Result<(), Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(FRAMES)?;
     let mut meta = transaction.open_table(META)?;
@@ -97,7 +109,7 @@ fn create(database: &Database, expected: &Expected) -> Result<(), Error> {
     Ok(())
 }
 
-fn recover(database: &Database, expected: &Expected) -> Result<Recovered, Error> {
+fn recover(database: &redb::Database, expected: &Expected) -> Result<Recovered, Error> {
     let transaction = database.begin_read()?;
     let meta = match transaction.open_table(META) {
         Err(TableError::TableDoesNotExist(_)) => return Err(Error::damaged("it is empty")),
@@ -177,6 +189,14 @@ fn check_frames(
 /// Writes one transaction and returns once it is durable; returns the bytes of its frames.
 pub(super) fn commit<'a>(
     database: &Database,
+    writes: impl Iterator<Item = &'a Write>,
+    committed: Option<&LogId>,
+) -> Result<u64, Error> {
+    guarded(|| write_transaction(database, writes, committed))
+}
+
+fn write_transaction<'a>(
+    database: &redb::Database,
     writes: impl Iterator<Item = &'a Write>,
     committed: Option<&LogId>,
 ) -> Result<u64, Error> {
@@ -301,6 +321,15 @@ pub(super) fn read(
     end: u64,
     bytes_max: usize,
 ) -> Result<Vec<Entry>, Error> {
+    guarded(|| read_entries(database, start, end, bytes_max))
+}
+
+fn read_entries(
+    database: &redb::Database,
+    start: u64,
+    end: u64,
+    bytes_max: usize,
+) -> Result<Vec<Entry>, Error> {
     let transaction = database.begin_read()?;
     let frames = transaction.open_table(FRAMES)?;
     let from = frames.range(..=start)?.next_back().transpose()?;
@@ -343,7 +372,7 @@ fn decode_identity(bytes: &[u8]) -> Option<Identity> {
     })
 }
 
-fn put_meta(
+pub(super) fn put_meta(
     meta: &mut Table<'_, &'static str, &'static [u8]>,
     key: &'static str,
     value: &[u8],

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redb::Database;
-
 use super::Shared;
 use super::error::{Error, IntoIo};
-use super::file::{self, Write};
+use super::file::{self, Database, Write};
 use super::view::{Batch, Command};
 use crate::drive::{Driver, Running};
 

@@ -3,10 +3,8 @@
 //! redb trusts what it reads, and some damage makes it panic; so every value carries a checksum of
 //! ours, and every call into redb is guarded.
 
-use std::any::Any;
 use std::fmt;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quorate_core::state::{Fault, Order, Value};
@@ -21,6 +19,7 @@ use super::scrub::Tally;
 use super::{OpenCheck, OpenError};
 use crate::store::backend::BoxedBackend;
 use crate::store::disk::Disk;
+use crate::store::guard::{Guarded, catching};
 
 /// The file's name.
 pub(super) const FILE: &str = "state.redb";
@@ -61,14 +60,15 @@ fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<
 
 fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // What a panic leaves half done inside redb is never used again: the fault stops the store.
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(Failure::Damaged(panic_text(&*panic).to_owned())))
+    catching(work).unwrap_or_else(|panic| Err(Failure::Damaged(panic)))
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("the database panicked")
+/// How redb says that the file is none of its own, or shorter than it says.
+fn is_damage(kind: std::io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+    )
 }
 
 pub(super) fn checksum(key: &[u8], value: &[u8]) -> u64 {
@@ -89,21 +89,8 @@ fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<(u64, &'a [u8]), Failure>
 }
 
 /// The open file. Closed when the last view of it is gone.
-pub(super) struct Database(Option<redb::Database>);
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Database")
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let database = self.0.take();
-        // Closing a damaged file may panic; whatever is durable already is all there is to keep.
-        drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
-    }
-}
+#[derive(Debug)]
+pub(super) struct Database(Guarded<redb::Database>);
 
 impl Database {
     /// Opens (creating it if absent) a database file.
@@ -121,27 +108,21 @@ impl Database {
                 .set_cache_size(cache_bytes)
                 .set_check_integrity_on_open(check == OpenCheck::WholeFile)
                 .create_with_backend(BoxedBackend(backend))?;
-            Ok(Self(Some(database)))
+            Ok(Self(Guarded::new(database)))
         });
         opened.map_err(|failure| match failure {
             Failure::Redb(error) => match *error {
-                redb::Error::Io(source) if source.kind() != std::io::ErrorKind::InvalidData => {
-                    OpenError::Io { source }
-                }
+                redb::Error::Io(source) if !is_damage(source.kind()) => OpenError::Io { source },
                 error => OpenError::damaged(error.to_string()),
             },
             Failure::Damaged(reason) => OpenError::damaged(reason),
         })
     }
 
-    fn redb(&self) -> &redb::Database {
-        self.0.as_ref().expect("taken only by drop")
-    }
-
     /// What the last transaction left.
     pub(super) fn read(self: &Arc<Self>) -> Result<Base, Fault> {
         guarded("open a view", || {
-            let transaction = self.redb().begin_read()?;
+            let transaction = self.0.begin_read()?;
             let data = transaction.open_table(DATA)?;
             let meta = transaction.open_table(META)?;
             let mark = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
@@ -158,7 +139,7 @@ impl Database {
                 return Err(Failure::Damaged(what));
             }
             Ok(Base {
-                table: Some(data),
+                table: Guarded::new(data),
                 database: self.clone(),
                 header,
                 contents,
@@ -177,7 +158,7 @@ impl Database {
         fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
     ) -> Result<Base, Fault> {
         guarded("write", || {
-            let mut transaction = self.redb().begin_write()?;
+            let mut transaction = self.0.begin_write()?;
             transaction.set_quick_repair(true);
             let mut writer = Writer {
                 table: transaction.open_table(DATA)?,
@@ -264,8 +245,7 @@ impl Writer<'_> {
 
 /// An immutable view of the file as one transaction left it.
 pub(super) struct Base {
-    /// Taken only by drop.
-    table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    table: Guarded<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     database: Arc<Database>,
     pub(super) header: Header,
     pub(super) contents: Contents,
@@ -281,14 +261,6 @@ impl fmt::Debug for Base {
     }
 }
 
-impl Drop for Base {
-    fn drop(&mut self) {
-        let table = self.table.take();
-        // As for the database: the end of a view of a damaged file may panic.
-        drop(catch_unwind(AssertUnwindSafe(|| drop(table))));
-    }
-}
-
 impl Base {
     pub(super) fn database(&self) -> &Arc<Database> {
         &self.database
@@ -298,16 +270,12 @@ impl Base {
         &self.header.progress
     }
 
-    fn table(&self) -> &ReadOnlyTable<&'static [u8], &'static [u8]> {
-        self.table.as_ref().expect("taken only by drop")
-    }
-
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
         if self.gaps.hold_key(key) {
             return Ok(None);
         }
         guarded("get", || {
-            let Some(framed) = self.table().get(key)? else {
+            let Some(framed) = self.table.get(key)? else {
                 return Ok(None);
             };
             let (_, value) = unframe(key, framed.value())?;
@@ -322,9 +290,9 @@ impl Base {
         end: Bound<&[u8]>,
         order: Order,
     ) -> Result<BaseRange, Fault> {
-        let range = guarded("scan", || Ok(self.table().range::<&[u8]>((start, end))?))?;
+        let range = guarded("scan", || Ok(self.table.range::<&[u8]>((start, end))?))?;
         Ok(BaseRange {
-            range: Some(range),
+            range: Guarded::new(range),
             order,
         })
     }
@@ -343,7 +311,7 @@ impl Base {
         let from_end = end.map(|end| (Bound::Included(end), Bound::Unbounded));
         let gap = guarded("scan", || {
             let neighbour = |bounds: (Bound<&[u8]>, Bound<&[u8]>), order| {
-                let mut range = self.table().range::<&[u8]>(bounds)?;
+                let mut range = self.table.range::<&[u8]>(bounds)?;
                 let next = match order {
                     Order::Ascending => range.next(),
                     Order::Descending => range.next_back(),
@@ -389,21 +357,13 @@ type RedbRange = redb::Range<'static, &'static [u8], &'static [u8]>;
 
 /// Walks a range of the file.
 pub(super) struct BaseRange {
-    /// Taken only by drop.
-    range: Option<RedbRange>,
+    range: Guarded<RedbRange>,
     order: Order,
-}
-
-impl Drop for BaseRange {
-    fn drop(&mut self) {
-        let range = self.range.take();
-        drop(catch_unwind(AssertUnwindSafe(|| drop(range))));
-    }
 }
 
 impl BaseRange {
     pub(super) fn next(&mut self) -> Result<Option<(Vec<u8>, Value)>, Fault> {
-        let range = self.range.as_mut().expect("taken only by drop");
+        let range = &mut *self.range;
         guarded("scan", || {
             let next = match self.order {
                 Order::Ascending => range.next(),
