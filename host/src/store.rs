@@ -53,3 +53,6 @@ pub trait LogDurability: std::fmt::Debug + Send + Sync {
     /// If the log failed: nothing will become durable any more.
     fn wait_durable(&self, sequence: u64) -> BoxFuture<'_, std::io::Result<()>>;
 }
+
+#[cfg(test)]
+mod life_test;

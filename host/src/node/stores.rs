@@ -64,7 +64,7 @@ impl Stores {
 }
 
 /// Opens both files and makes sure that they belong together.
-async fn open(
+pub(crate) async fn open(
     driver: &Driver,
     disk: &Arc<dyn Disk>,
     node: NodeId,
