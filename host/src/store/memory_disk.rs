@@ -105,6 +105,17 @@ impl MemoryDisk {
         self.state().files.insert(name.to_owned(), content);
     }
 
+    /// Changes a file's bytes behind the back of whoever has it open, as a disk does that fails.
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let state = self.state();
+        if let Some(content) = state.files.get(name) {
+            let mut content = lock(content);
+            change(&mut content.current);
+            content.durable = content.current.clone();
+            content.unsynced.clear();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0)
     }

@@ -387,3 +387,5 @@ mod fixture;
 mod snapshot_test;
 #[cfg(test)]
 mod state_test;
+#[cfg(test)]
+mod transfer_damage_test;

@@ -281,7 +281,12 @@ impl SnapshotReader {
         }
         let spool = self.spool.clone();
         let read = move || spool.chunk(number);
-        Ok(inner.driver.blocking(read).await?)
+        let chunk = inner.driver.blocking(read).await;
+        if chunk.is_err() {
+            // The file would fail every transfer: whoever asks next gets another snapshot.
+            *lock(&inner.content) = Content::Expired;
+        }
+        Ok(chunk?)
     }
 
     /// The transfer is complete: nobody will resume it.

@@ -32,7 +32,7 @@ fn much() -> Writes {
     writes
 }
 
-fn membership() -> Membership {
+pub(super) fn membership() -> Membership {
     Membership {
         position: at(1),
         encoded: Arc::from(&b"three voters"[..]),
@@ -48,7 +48,7 @@ async fn filled(disk: &MemoryDisk) -> (StateStore, Model) {
     (store, model)
 }
 
-async fn all_chunks(reader: &SnapshotReader) -> Vec<Bytes> {
+pub(super) async fn all_chunks(reader: &SnapshotReader) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     while let Some(chunk) = reader.chunk(chunks.len() as u64).await.unwrap() {
         chunks.push(chunk);
@@ -59,7 +59,7 @@ async fn all_chunks(reader: &SnapshotReader) -> Vec<Bytes> {
     chunks
 }
 
-async fn chunks_of(store: &StateStore) -> Vec<Bytes> {
+pub(super) async fn chunks_of(store: &StateStore) -> Vec<Bytes> {
     let snapshot = store.build_snapshot().await.unwrap().unwrap();
     let reader = snapshot.open().await.unwrap();
     let chunks = all_chunks(&reader).await;
@@ -75,7 +75,7 @@ async fn received(store: &StateStore, chunks: &[Bytes]) -> Result<Received, Rece
     receiver.finish().await
 }
 
-fn names(disk: &MemoryDisk) -> Vec<String> {
+pub(super) fn names(disk: &MemoryDisk) -> Vec<String> {
     disk.list().unwrap()
 }
 
