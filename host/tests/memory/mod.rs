@@ -35,7 +35,7 @@ use quorate_protocol::v2::{ClientMessage, Outcome, ServerMessage};
 use quorate_protocol::{
     Capabilities, CreationKey, Generation, Nonce, RequestId, SessionId, SessionSecret, v1,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use kept::{Kept, Trouble};
 pub use wires::Wires;
@@ -80,6 +80,7 @@ pub struct Host {
     pub assembly: Assembly,
     pub disk: MemoryDisk,
     pub metrics: Arc<Metrics>,
+    pub driver: Driver,
     edge: Arc<MemoryEdge>,
     events: mpsc::Sender<EdgeEvent>,
     next: AtomicU64,
@@ -193,13 +194,21 @@ impl Host {
             events,
         } = prepare(&disk, node, nodes, &wires, log_keep_bytes);
         let metrics = Arc::clone(&environment.metrics);
-        let assembly = Assembly::start(settings, environment).await?;
+        let driver = environment.driver.clone();
+        // In a task of the node, so that what it starts ends with the node.
+        let (started, start) = oneshot::channel();
+        driver.task(async move {
+            // Whoever waits for the start may have given up.
+            let _ = started.send(Assembly::start(settings, environment).await);
+        });
+        let assembly = start.await.expect("the start of a node does not panic")?;
         let service = assembly.service();
         wires.serve(node, service);
         Ok(Self {
             assembly,
             disk,
             metrics,
+            driver,
             edge,
             events,
             next: AtomicU64::new(1),
@@ -218,6 +227,12 @@ impl Host {
         let meta = quorate_core::query::meta(&*view).unwrap();
         let applied = self.assembly.state().applied();
         (applied.map_or(0, |position| position.index), meta.hash)
+    }
+
+    /// Ends the node in the middle of whatever it does. Its disk still has what was not synced.
+    pub async fn switch_off(self) -> MemoryDisk {
+        self.driver.switch_off().await;
+        self.disk
     }
 
     pub async fn stop(self) -> MemoryDisk {
