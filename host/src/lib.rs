@@ -1,6 +1,7 @@
 //! The Quorate node: store (redb), consensus (openraft), gateway (sessions over ZeroMQ), admin (HTTP).
 
 pub mod admin;
+pub mod causes;
 pub mod config;
 pub mod consensus;
 pub mod drive;

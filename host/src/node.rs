@@ -81,12 +81,10 @@ pub enum StartError {
         reason: String,
     },
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {path}: {source}")]
+    #[error("cannot use {reason}")]
     DataDir {
-        /// Which.
-        path: String,
-        /// The cause.
-        source: io::Error,
+        /// Which, or what in it, and the cause.
+        reason: String,
     },
     /// The module of `[genesis]` cannot be read or is not admitted.
     #[error("the module of [genesis] {reason}")]
@@ -117,11 +115,13 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let data_dir = config.node.data_dir.clone();
         let opened = driver.blocking(move || FileDisk::open(data_dir)).await;
-        let disk = opened.map_err(|source| StartError::DataDir {
-            path: config.node.data_dir.display().to_string(),
-            source,
+        let disk = opened.map_err(|error| StartError::DataDir {
+            reason: error.to_string(),
         })?;
-        let cache = FileCache::open(disk.path().join("code"))?;
+        let code = disk.path().join("code");
+        let cache = FileCache::open(&code).map_err(|error| StartError::DataDir {
+            reason: format!("{}: {error}", code.display()),
+        })?;
         let engine = Engine::new(quorate_engine::Config::default())?.with_cache(cache);
         let engine = Arc::new(engine);
         let genesis = Arc::new(genesis(&config, &engine)?);

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use quorate_host::causes::Causes;
 use quorate_host::config::{self, LogFormat};
 use quorate_host::drive::Driver;
 use quorate_host::node::{Node, StartError};
@@ -76,7 +77,7 @@ pub(crate) fn start_failure(error: &StartError) -> Box<Failure> {
             Failure::new(Exit::REFUSED, Slug::CannotListen, error.to_string())
                 .hint("another process listens there (`ss -ltnp` names it), or it is no address of\nthis machine")
         }
-        other => stopped(&other.to_string()),
+        other => stopped(&Causes(other).to_string()),
     }
 }
 

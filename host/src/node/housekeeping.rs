@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::assembly::Settings;
 use super::stores::{LOG_FILE, STATE_FILE};
+use crate::causes::Causes;
 use crate::consensus::{Consensus, Failure, Succession};
 use crate::drive::Driver;
 use crate::metrics::{File, Metrics, ModuleInfo, Peer, Slug};
@@ -47,7 +48,7 @@ pub(super) async fn keep(house: House) {
         tokio::select! {
             fault = house.failure.wait() => return house.stop_serving(fault.message).await,
             error = house.log.failed() => {
-                house.failure.set(Fault::new(error.to_string()));
+                house.failure.set(Fault::new(Causes(&*error).to_string()));
             }
             fault = failed(&mut state_failed) => house.failure.set(fault),
             () = house.driver.sleep(ROUND) => {

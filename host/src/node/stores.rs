@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quorate_core::state::Fault;
 
 use super::assembly::{Environment, Error, Settings};
+use crate::causes::Causes;
 use crate::consensus::types::{LogId, NodeId};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
@@ -48,7 +49,7 @@ impl Stores {
     /// may go on with it; this one never does.
     pub fn failed(&self) -> Option<Fault> {
         let log = self.log.failure();
-        let log = log.map(|error| Fault::new(error.to_string()));
+        let log = log.map(|error| Fault::new(Causes(&*error).to_string()));
         log.or_else(|| self.state.failed().borrow().clone())
     }
 

@@ -65,6 +65,11 @@ impl FileDisk {
     }
 }
 
+/// Says which file an error is about: the operating system does not.
+fn named<T>(name: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+}
+
 fn lock_directory(path: &Path) -> io::Result<File> {
     if !path.is_dir() {
         fs::create_dir_all(path)?;
@@ -91,29 +96,30 @@ impl Disk for FileDisk {
         let is_new = !path.try_exists()?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(path)?;
+        let file = named(name, options.open(path))?;
         if is_new {
             self.sync_directory()?;
         }
-        let backend = FileBackend::new(file).map_err(io::Error::other)?;
+        let backend = FileBackend::new(file).map_err(io::Error::other);
+        let backend = named(name, backend)?;
         Ok(Box::new(backend))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(self.file(name)?)?;
+        let file = named(name, options.open(self.file(name)?))?;
         self.sync_directory()?;
         Ok(Box::new(OpenFile { file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = File::open(self.file(name)?)?;
+        let file = named(name, File::open(self.file(name)?))?;
         Ok(Box::new(OpenFile { file }))
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        self.file(name)?.try_exists()
+        named(name, self.file(name)?.try_exists())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -135,7 +141,7 @@ impl Disk for FileDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.file(from)?, self.file(to)?)?;
+        named(to, fs::rename(self.file(from)?, self.file(to)?))?;
         self.sync_directory()
     }
 
@@ -143,17 +149,18 @@ impl Disk for FileDisk {
         match fs::remove_file(self.file(name)?) {
             Ok(()) => self.sync_directory(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => named(name, Err(error)),
         }
     }
 
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(self.file(name)?)?;
+        let file = named(name, options.open(self.file(name)?))?;
         let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, bytes)?;
-        file.sync_all()?;
+        let allocated = rustix::fs::fallocate(&file, flags, 0, bytes);
+        named(name, allocated.map_err(io::Error::from))?;
+        named(name, file.sync_all())?;
         self.sync_directory()
     }
 
