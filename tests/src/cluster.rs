@@ -148,7 +148,7 @@ impl Cluster {
 
     async fn start_all(&mut self) -> Result<()> {
         for node in &mut self.nodes {
-            node.start()?;
+            node.start(&[])?;
         }
         self.wait_for_leader().await?;
         for id in self.ids() {
@@ -282,7 +282,42 @@ impl Cluster {
     /// # Errors
     /// It still runs, or cannot be started.
     pub fn restart_node(&mut self, id: NodeId) -> Result<()> {
-        self.node_mut(id).start()
+        self.node_mut(id).start(&[])
+    }
+
+    /// As [`Cluster::restart_node`], under a program that becomes the node: `wrapper` and its
+    /// arguments, followed by the command.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restart_node_under(&mut self, id: NodeId, wrapper: &[String]) -> Result<()> {
+        self.node_mut(id).start(wrapper)
+    }
+
+    /// Waits until a node has ended by itself, or by a signal that this harness did not send.
+    ///
+    /// # Errors
+    /// It does not in time, or was never started.
+    pub async fn wait_until_ended(&mut self, id: NodeId) -> Result<ExitStatus> {
+        let node = self.node_mut(id);
+        wait_for("the node ends by itself", async || node.ended().transpose()).await?
+    }
+
+    /// Whether a node's process runs.
+    pub fn is_running(&mut self, id: NodeId) -> bool {
+        self.node_mut(id).is_running()
+    }
+
+    /// Where a node keeps its data.
+    #[must_use]
+    pub fn data_dir(&self, id: NodeId) -> PathBuf {
+        self.folder.path().join(format!("node-{id}"))
+    }
+
+    /// What a node has said since its last start.
+    #[must_use]
+    pub fn said(&self, id: NodeId) -> String {
+        self.node(id).said()
     }
 
     /// What makes a node fail from its next start on, as [`Settings::failpoint`] has it.

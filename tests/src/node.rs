@@ -99,8 +99,9 @@ impl Node {
         fs::write(&self.config, text).with_context(|| format!("write {}", self.config.display()))
     }
 
-    /// Starts the process; its output is appended to its log.
-    pub(crate) fn start(&mut self) -> Result<()> {
+    /// Starts the process; its output is appended to its log. `wrapper` is a program that becomes the
+    /// node, with its arguments; empty: none.
+    pub(crate) fn start(&mut self, wrapper: &[String]) -> Result<()> {
         if self.is_running() {
             bail!("node {} runs already", self.id);
         }
@@ -109,8 +110,15 @@ impl Node {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
-        writeln!(log, "--- quorate serve --config {}", self.config.display())?;
-        let mut command = Command::new(&self.binary);
+        writeln!(log, "{START}{}", self.config.display())?;
+        let mut command = match wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         command.args(["serve", "--config"]).arg(&self.config);
         // Settings of whoever runs the tests are none of the node's.
         for (name, _) in std::env::vars_os() {
@@ -127,7 +135,7 @@ impl Node {
             .stdout(output)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("start {}", self.binary.display()))?;
+            .with_context(|| format!("start {command:?}"))?;
         self.process = Some(process);
         Ok(())
     }
@@ -202,6 +210,16 @@ impl Node {
             .with_context(|| format!("node {} does not run", self.id))
     }
 
+    /// What it has written since its last start.
+    pub(crate) fn said(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let last = text.rsplit(START).next().unwrap_or_default();
+        last.split_once('\n')
+            .map_or("", |(_, said)| said)
+            .to_owned()
+    }
+
     /// The end of its log, at most `lines` lines.
     pub(crate) fn log_end(&self, lines: usize) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
@@ -210,6 +228,9 @@ impl Node {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }
+
+/// Begins a line of the log that the harness writes before each start.
+const START: &str = "--- quorate serve --config ";
 
 impl Drop for Node {
     fn drop(&mut self) {

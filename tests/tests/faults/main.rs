@@ -2,4 +2,5 @@
 //! so that they link once; a module for each kind of fault.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod crash;
 mod peers;
