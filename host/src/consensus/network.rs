@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use super::types::{Member, NodeId};
 use crate::store::BoxFuture;
 
+pub mod acknowledged;
 pub mod client;
 pub mod grpc;
 pub mod server;

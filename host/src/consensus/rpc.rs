@@ -18,6 +18,7 @@ use openraft::raft::{
 use quorate_core::codec::{DecodeError, Reader, Writer};
 
 use super::encoding;
+use super::network::acknowledged::Held;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
 mod snapshot;
@@ -378,6 +379,8 @@ pub struct Introduction {
     pub node_name: String,
     /// The nodes that it would form a cluster with, and their addresses.
     pub peers: BTreeMap<NodeId, String>,
+    /// What the node that asked acknowledged to the one that answers.
+    pub held: Held,
 }
 
 impl Introduction {
@@ -396,6 +399,7 @@ impl Introduction {
         for (node, address) in &self.peers {
             out.u64(*node).bytes(address.as_bytes());
         }
+        out.u64(self.held.term).u64(self.held.entries);
         out.finish().into()
     }
 
@@ -417,6 +421,10 @@ impl Introduction {
             cluster_name: input.text()?.to_owned(),
             node_name: input.text()?.to_owned(),
             peers: decode_peers(&mut input)?,
+            held: Held {
+                term: input.u64()?,
+                entries: input.u64()?,
+            },
         };
         input.finish()?;
         Ok(introduction)

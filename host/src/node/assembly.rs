@@ -5,19 +5,20 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::SnapshotPolicy;
 use quorate_core::module::Modules;
 use quorate_core::query;
 use quorate_core::state::Fault;
 use quorate_engine::Engine;
 use tokio::sync::mpsc;
 
+use super::raft_config::raft_config;
 use super::replay::{MODULE_STACK_BYTES, replay};
 use super::stores::Stores;
 pub use super::timing::Timing;
-use super::{formation, housekeeping};
+use super::{formation, housekeeping, restored};
 use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
+use crate::consensus::network::acknowledged::{Acknowledged, Held};
 use crate::consensus::network::client::Network;
 use crate::consensus::network::server::{Join, PeerService, Serving};
 use crate::consensus::network::{Service, Transport};
@@ -126,6 +127,21 @@ pub enum Error {
          empty its data directory and add it under a new node id"
     )]
     NoLog,
+    /// The data directory lacks what this node told a peer: an older copy of it was put back.
+    #[error(
+        "this data directory is an older copy: node {peer} has seen this node vote in term {} with \
+         {} entries, and here is term {} with {}; to take part with it could lose what was \
+         acknowledged. Empty the data directory and add the node under a new node id",
+        acknowledged.term, acknowledged.entries, found.term, found.entries
+    )]
+    OlderCopy {
+        /// Who knows.
+        peer: NodeId,
+        /// What this node acknowledged to it.
+        acknowledged: Held,
+        /// What the data directory has.
+        found: Held,
+    },
     /// What was committed cannot be applied.
     #[error("what was committed cannot be applied again: {0}")]
     Replay(Fault),
@@ -206,18 +222,27 @@ impl Assembly {
             incarnation: identity.incarnation,
         };
         let me = Me::new(name, identity.cluster);
+        let asking = restored::Asking {
+            driver: &driver,
+            me: &me,
+            transport: &*transport,
+            time: settings.timing.election_min,
+        };
+        restored::check(&asking, &log, &state).await?;
         let clocks = Clocks::default();
+        let acknowledged = Acknowledged::default();
         let network = Network::new(
             me.clone(),
             Arc::clone(&transport),
             clocks.clone(),
+            acknowledged.clone(),
             driver.clone(),
             Arc::clone(&metrics),
         );
         let (machine, apply_loop, applying) =
             Machine::new(applier, log.clone(), Arc::clone(&failure));
         let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
-        let config = raft_config(&settings)?;
+        let config = raft_config(&settings.cluster_name, &settings.timing)?;
         let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;
         let consensus = Consensus::new(raft.clone(), driver.clone(), Arc::clone(&failure), clocks);
@@ -230,6 +255,7 @@ impl Assembly {
             cluster_name: settings.cluster_name.clone(),
             node_name: settings.me.name.clone(),
             peers: settings.peers.clone(),
+            held: Held::default(),
         };
         let join = joining(log.clone(), state.clone());
         let service = Arc::new(PeerService::new(Serving {
@@ -242,6 +268,7 @@ impl Assembly {
             driver: driver.clone(),
             metrics: Arc::clone(&metrics),
             introduction: introduction.clone(),
+            acknowledged,
             join: Arc::clone(&join),
         }));
         let queries = Queries::new(engine, Arc::clone(&failure));
@@ -450,25 +477,4 @@ fn joining(log: LogStore, state: StateStore) -> Join {
             Ok(())
         })
     })
-}
-
-fn raft_config(settings: &Settings) -> Result<Arc<openraft::Config>, Error> {
-    let ms = |duration: Duration| duration.as_millis() as u64;
-    let (draw_min, draw_max) = settings.timing.draw();
-    let config = openraft::Config {
-        cluster_name: settings.cluster_name.clone(),
-        heartbeat_interval: ms(settings.timing.heartbeat),
-        election_timeout_min: ms(draw_min),
-        election_timeout_max: ms(draw_max),
-        // Snapshots and purges are housekeeping's.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
-        ..openraft::Config::default()
-    };
-    let config = config
-        .validate()
-        .map_err(|error| Error::Raft(error.to_string()))?;
-    Ok(Arc::new(config))
 }

@@ -1,6 +1,7 @@
 //! openraft's network over links to peers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -8,8 +9,8 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use super::super::handle::Clocks;
@@ -19,6 +20,7 @@ use super::super::rpc::{
     self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
 };
 use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
+use super::acknowledged::{Acknowledged, Held};
 use super::{Lane, Link, LinkError, Transport};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer, observe};
@@ -34,14 +36,17 @@ pub struct Network {
     clocks: Clocks,
     driver: Driver,
     metrics: Arc<Metrics>,
+    acknowledged: Acknowledged,
 }
 
 impl Network {
-    /// A network over `transport`; the wall clocks that peers tell go to `clocks`.
+    /// A network over `transport`; the wall clocks that peers tell go to `clocks`, what they
+    /// acknowledge to `acknowledged`.
     pub fn new(
         me: Me,
         transport: Arc<dyn Transport>,
         clocks: Clocks,
+        acknowledged: Acknowledged,
         driver: Driver,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -51,6 +56,7 @@ impl Network {
             clocks,
             driver,
             metrics,
+            acknowledged,
         }
     }
 }
@@ -83,8 +89,83 @@ impl PeerNetwork {
         self.network.me.envelope(self.target, kind).encode(body)
     }
 
+    fn acknowledgements(&self) -> Acknowledgements {
+        Acknowledgements {
+            acknowledged: self.network.acknowledged.clone(),
+            peer: self.target,
+        }
+    }
+
     async fn call(&self, lane: Lane, kind: Kind, body: &[u8]) -> Result<Bytes, LinkError> {
         self.link.call(lane, self.frame(kind, body)).await
+    }
+}
+
+/// Notes what a peer acknowledges, and notices what it lost.
+struct Acknowledgements {
+    acknowledged: Acknowledged,
+    peer: NodeName,
+}
+
+/// openraft must not see it: it takes what was acknowledged for granted.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "node {node} lost entries that it had acknowledged: is its data directory an older copy? Empty \
+     it and add it under a new node id"
+)]
+struct LostEntries {
+    node: NodeId,
+}
+
+impl Acknowledgements {
+    fn note(&self, term: u64, entries: u64) {
+        self.acknowledged.note(self.peer, Held { term, entries });
+    }
+
+    /// Entries up to `at` are not there, or are others.
+    fn conflict(&self, term: u64, at: u64) -> Rpc<()> {
+        let here = Held { term, entries: at };
+        if !here.lacks(self.acknowledged.by(self.peer)) {
+            return Ok(());
+        }
+        let node = self.peer.node;
+        let error = LostEntries { node };
+        tracing::error!(%error);
+        Err(RPCError::Unreachable(Unreachable::new(&error)))
+    }
+
+    fn appended(
+        &self,
+        request: &AppendEntriesRequest<TypeConfig>,
+        answer: &AppendEntriesResponse<TypeConfig>,
+    ) -> Rpc<()> {
+        let term = request.vote.leader_id.term;
+        let previous = request.prev_log_id.as_ref().map_or(0, |id| id.index + 1);
+        let matched = match answer {
+            // A heartbeat tells of no entries that were not acknowledged before.
+            AppendEntriesResponse::Success if request.entries.is_empty() => 0,
+            AppendEntriesResponse::Success => previous + request.entries.len() as u64,
+            AppendEntriesResponse::PartialSuccess(matched) => {
+                matched.as_ref().map_or(0, |id| id.index + 1)
+            }
+            AppendEntriesResponse::Conflict => {
+                return self.conflict(term, previous.saturating_sub(1));
+            }
+            AppendEntriesResponse::HigherVote(_) => return Ok(()),
+        };
+        self.note(term, matched);
+        Ok(())
+    }
+
+    fn streamed(&self, term: u64, answer: &StreamAppendResult<TypeConfig>) -> Rpc<()> {
+        match answer {
+            Ok(matched) => {
+                self.note(term, matched.as_ref().map_or(0, |id| id.index + 1));
+                Ok(())
+            }
+            Err(StreamAppendError::Conflict(at)) => self.conflict(term, at.index),
+            Err(StreamAppendError::HigherVote(_)) => Ok(()),
+        }
     }
 }
 
@@ -116,6 +197,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             .await
             .map_err(rpc_error)?;
         let (answer, wall_us) = rpc::decode_appended(&answer).map_err(undecodable)?;
+        self.acknowledgements().appended(&request, &answer)?;
         let now = self.network.driver.now();
         let round_trip = now.saturating_duration_since(started);
         // The peer's clock was read about half a round trip ago.
@@ -156,7 +238,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             .peer_sent_bytes
             .get_or_create(&peer)
             .clone();
+        let term = Arc::new(AtomicU64::new(0));
+        let sending = Arc::clone(&term);
+        let acknowledgements = self.acknowledgements();
         let mut bodies = input.map(move |request| {
+            // One stream serves one leadership, and so one term.
+            sending.store(request.vote.leader_id.term, Ordering::Relaxed);
             let body = rpc::encode_append(&request);
             sent.inc_by(body.len() as u64);
             body
@@ -171,8 +258,11 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             };
             let frames = stream::iter([opening, first]).chain(bodies).boxed();
             let answers = link.stream(frames).await.map_err(rpc_error)?;
-            let answers = answers.map(|answer| {
-                rpc::decode_stream_result(&answer.map_err(rpc_error)?).map_err(undecodable)
+            let answers = answers.map(move |answer| {
+                let answer = answer.map_err(rpc_error)?;
+                let answer = rpc::decode_stream_result(&answer).map_err(undecodable)?;
+                acknowledgements.streamed(term.load(Ordering::Relaxed), &answer)?;
+                Ok(answer)
             });
             let answers: openraft::base::BoxStream<'s, _> = Box::pin(answers);
             Ok(answers)
@@ -232,7 +322,12 @@ impl PeerNetwork {
             .call(Lane::Control, kind, &body)
             .await
             .map_err(rpc_error)?;
-        rpc::decode_vote_response(&answer).map_err(undecodable)
+        let answer = rpc::decode_vote_response(&answer).map_err(undecodable)?;
+        if kind == Kind::Vote && answer.vote_granted {
+            let term = request.vote.leader_id.term;
+            self.acknowledgements().note(term, 0);
+        }
+        Ok(answer)
     }
 
     /// Sends exactly the snapshot that was handed out, from the chunk on that the peer lacks.
@@ -258,6 +353,7 @@ impl PeerNetwork {
             // It was held for too long: openraft asks for the current one and begins again. A
             // storage error would end it.
             SnapshotError::Expired { .. } => StreamingError::Unreachable(Unreachable::new(&error)),
+            SnapshotError::Lost { .. } => StreamingError::Unreachable(Unreachable::new(&error)),
             error => io(std::io::Error::other(error)),
         };
         let reader = own.open().await.map_err(failed)?;

@@ -20,6 +20,7 @@ use super::super::rpc::{
     self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
 };
 use super::super::types::{Snapshot, Vote};
+use super::acknowledged::Acknowledged;
 use super::{Refused, Service};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer};
@@ -52,6 +53,8 @@ pub struct Serving {
     pub metrics: Arc<Metrics>,
     /// How this node introduces itself.
     pub introduction: Introduction,
+    /// What peers acknowledged to this node.
+    pub acknowledged: Acknowledged,
     /// Persists the cluster that it joins.
     pub join: Join,
 }
@@ -188,6 +191,7 @@ impl PeerService {
             let cluster = self.serving.me.cluster();
             return Ok(Introduction {
                 cluster,
+                held: self.serving.acknowledged.by(envelope.from),
                 ..self.serving.introduction.clone()
             }
             .encode());

@@ -33,6 +33,13 @@ pub enum SnapshotError {
         /// The last applied index in it.
         index: u64,
     },
+    /// Its spool file cannot be read, or is damaged; a newer one can be asked for. Of the state
+    /// itself this says nothing.
+    #[error("{reason}")]
+    Lost {
+        /// The file, and what is wrong with it.
+        reason: String,
+    },
     /// The store or the disk failed.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -272,7 +279,7 @@ impl SnapshotReader {
     /// Cancel-safe.
     ///
     /// # Errors
-    /// [`SnapshotError::Expired`], or a fault if the spool is damaged or the disk fails.
+    /// [`SnapshotError::Expired`] or [`SnapshotError::Lost`].
     pub async fn chunk(&self, number: u64) -> Result<Option<Bytes>, SnapshotError> {
         let inner = &self.transfer.snapshot.0;
         let age = inner.driver.now().duration_since(inner.created);
@@ -282,11 +289,12 @@ impl SnapshotReader {
         let spool = self.spool.clone();
         let read = move || spool.chunk(number);
         let chunk = inner.driver.blocking(read).await;
-        if chunk.is_err() {
+        chunk.map_err(|fault| {
             // The file would fail every transfer: whoever asks next gets another snapshot.
             *lock(&inner.content) = Content::Expired;
-        }
-        Ok(chunk?)
+            let reason = fault.message;
+            SnapshotError::Lost { reason }
+        })
     }
 
     /// The transfer is complete: nobody will resume it.
