@@ -56,3 +56,5 @@ pub trait LogDurability: std::fmt::Debug + Send + Sync {
 
 #[cfg(test)]
 mod life_test;
+#[cfg(test)]
+mod pair_test;

@@ -199,6 +199,26 @@ fn a_panic_of_the_database_is_damage_that_names_the_file() {
     assert_eq!(text, "raft.redb is damaged: index out of bounds");
 }
 
+/// A flip in the name of a mark hides the mark: without its vote a node would vote again.
+#[tokio::test(start_paused = true)]
+async fn a_mark_whose_name_is_damaged_is_missed() {
+    let (bytes, expected) = sample().await;
+    let mut refused = 0;
+    for name in [&b"vote"[..], b"purged", b"committed"] {
+        let places = bytes.windows(name.len()).enumerate();
+        let places = places.filter(|(_, window)| *window == name);
+        for (at, _) in places {
+            for bit in 0..name.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[at + bit / 8] ^= 1 << (bit % 8);
+                let what = format!("bit {bit} of a name at {at}");
+                refused += u32::from(is_refused(damaged, &expected, &what).await);
+            }
+        }
+    }
+    assert!(refused >= 19 * 8, "{refused}");
+}
+
 /// FAULTS 81.
 #[tokio::test(start_paused = true)]
 async fn a_newer_format_is_refused() {

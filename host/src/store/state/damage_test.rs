@@ -39,6 +39,58 @@ fn a_failed_transaction_fails_the_store_and_changes_nothing() {
     }
 }
 
+/// The check of the whole file finds at the start what otherwise only a reader or the scrub meets.
+#[test]
+fn damage_is_found_when_the_file_is_opened() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        store.commit(at(1), put(&[("a", "1"), ("b", &"x".repeat(500))]), None);
+        store.fold().await.unwrap();
+        store.close().await;
+        disk.damage("state.redb", |bytes| {
+            let value = bytes.windows(500).position(|window| window == [b'x'; 500]);
+            bytes[value.unwrap()] ^= 1;
+        });
+        let error = open(&disk).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    });
+}
+
+/// A key that damage hid is found by nobody who reads: the file says what it should hold.
+#[test]
+fn a_scrub_notices_what_is_not_there() {
+    simulate(async {
+        let store = open(&MemoryDisk::new()).unwrap();
+        store.commit(at(1), put(&[("a", "1"), ("b", "2")]), None);
+        store.fold().await.unwrap();
+        assert_eq!(store.scrub().await, Ok(()));
+        let base = store.shared.base();
+        let mut contents = base.contents;
+        contents.replace(Some(7), None);
+        contents.replace(None, Some(8));
+        let header = base.header.clone();
+        let database = base.database();
+        let written = database.write(contents, &header, &mut Tally::default(), |_| Ok(()));
+        drop(store.shared.inner().thaw(Arc::new(written.unwrap())));
+        let fault = store.scrub().await.unwrap_err();
+        assert!(fault.message.starts_with("state.redb: damaged"), "{fault}");
+    });
+}
+
+/// A commit in one phase, cut short, would be found only by reading the whole file at the next start.
+#[test]
+fn a_fold_is_committed_in_two_phases() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        store.commit(at(1), put(&[("a", "1")]), None);
+        // Its first sync succeeds, its second one fails.
+        disk.arm(Some(DiskFault::Sync(1)));
+        assert!(store.fold().await.is_err());
+    });
+}
+
 #[test]
 fn power_loss_at_any_moment_leaves_one_applied_position_exactly() {
     for seed in 0..40u64 {

@@ -168,3 +168,39 @@ async fn a_node_with_a_flipped_bit_has_the_right_data_or_names_the_file() {
         }
     }
 }
+
+/// FAULTS 71.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_a_directory_is_refused() {
+    let mut cluster = cluster(3).await;
+    let load = Load::start(&cluster).await;
+    load.goes_on(50).await;
+    let node = cluster.follower().await.unwrap();
+    cluster.kill_node(node).unwrap();
+    let (directory, older) = (cluster.data_dir(node), saved(&cluster));
+    copy(&directory, &older);
+    cluster.restart_node(node).unwrap();
+    cluster.wait_until_ready(node).await.unwrap();
+    load.goes_on(50).await;
+    cluster.equal_hash().await.unwrap();
+    cluster.kill_node(node).unwrap();
+
+    let newest = cluster.folder().join("newest");
+    fs::rename(&directory, &newest).unwrap();
+    copy(&older, &directory);
+    cluster.restart_node(node).unwrap();
+    let status = cluster.wait_until_ended(node).await.unwrap();
+    let said = cluster.said(node);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("this data directory is an older copy"),
+        "{said}"
+    );
+
+    fs::remove_dir_all(&directory).unwrap();
+    fs::rename(&newest, &directory).unwrap();
+    cluster.restart_node(node).unwrap();
+    cluster.wait_until_ready(node).await.unwrap();
+    load.goes_on(50).await;
+    load.judge(&cluster).await;
+}
