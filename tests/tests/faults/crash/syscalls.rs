@@ -96,3 +96,46 @@ async fn a_node_whose_sync_fails_ends_and_loses_nothing_acknowledged() {
     load.goes_on(20).await;
     load.judge(&cluster).await;
 }
+
+/// A file that was renamed into place is there after a loss of power only once the directory is
+/// synced; memory's disks cannot show that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_is_followed_by_a_sync_of_its_directory() {
+    if !can_trace("a_rename_is_followed_by_a_sync_of_its_directory") {
+        return;
+    }
+    let mut cluster = cluster(1).await;
+    let directory = cluster.data_dir(NODE);
+    let trace = cluster.folder().join("trace");
+    cluster.stop_node(NODE).await.unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let calls = "trace=rename,renameat,renameat2,fsync";
+    let mut wrapper = strace(&["-y", "-e", calls]);
+    let output = wrapper.iter().position(|part| part == "/dev/null").unwrap();
+    wrapper[output] = trace.display().to_string();
+    cluster.restart_node_under(NODE, &wrapper).unwrap();
+    cluster.wait_for_leader().await.unwrap();
+    cluster.kill_node(NODE).unwrap();
+
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let calls: Vec<(&str, &str)> = trace
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
+    let mut renamed = 0;
+    for (at, (thread, call)) in calls.iter().enumerate() {
+        let call = call.trim_start();
+        if !call.starts_with("rename") || !call.contains(".redb\"") {
+            continue;
+        }
+        renamed += 1;
+        let next = calls[at + 1..].iter().find(|(other, _)| other == thread);
+        let next = next.map_or("", |(_, call)| call.trim_start());
+        let synced = format!("<{}>", directory.display());
+        assert!(
+            next.starts_with("fsync(") && next.contains(&synced),
+            "{call} is followed by {next}\n{trace}"
+        );
+    }
+    assert_eq!(renamed, 2, "both files were put in place: {trace}");
+}
