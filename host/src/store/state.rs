@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quorate_core::state::{Fault, Read, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -52,6 +53,8 @@ pub const VALUE_BYTES_MAX: usize = 64 << 20;
 const FOLD_STACK_BYTES: usize = 2 << 20;
 /// Requests to the fold loop that wait for their turn; more of them wait to be sent.
 const REQUESTS_MAX: usize = 64;
+/// How long a close waits for those who still read the file.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The replicated state of one node. Cheap to clone; the last clone's end ends the fold loop, which
 /// drops what was not folded.
@@ -289,14 +292,28 @@ impl StateStore {
         self.shared.wake.notify_one();
     }
 
-    /// Ends the fold loop, without another fold, and waits for its end. The file is closed when the
-    /// last clone, view and snapshot are gone too.
+    /// Ends the fold loop, without another fold, gives up snapshots, and waits until the file is
+    /// closed, which every view of it delays, but no longer than 5 s. Views that are made afterwards
+    /// are told that it is closed; clones still know what was applied.
     pub async fn close(self) {
         // A loop that has ended already is what is asked for.
         let _ = self.requests.send(Request::Close).await;
         let running = lock(&self.running).take();
         if let Some(running) = running {
             running.ended().await;
+        }
+        self.shared.give_up_snapshots();
+        let base = self.shared.inner().layers.close();
+        let Some(mut closing) = base.closing() else {
+            return;
+        };
+        drop(base);
+        tokio::select! {
+            // An error means that it is closed as well.
+            _ = closing.wait_for(|is_closed| *is_closed) => {}
+            () = self.shared.driver.sleep(CLOSE_TIME_MAX) => {
+                tracing::warn!("{FILE} is still being read, and stays open");
+            }
         }
     }
 }

@@ -237,8 +237,6 @@ impl Host {
 
     pub async fn stop(self) -> MemoryDisk {
         self.assembly.stop().await.unwrap();
-        // What was aborted may hold the files until it is gone.
-        self.driver.switch_off().await;
         self.disk
     }
 

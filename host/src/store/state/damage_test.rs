@@ -70,7 +70,7 @@ fn a_scrub_notices_what_is_not_there() {
         contents.replace(Some(7), None);
         contents.replace(None, Some(8));
         let header = base.header.clone();
-        let database = base.database();
+        let database = base.database().unwrap();
         let written = database.write(contents, &header, &mut Tally::default(), |_| Ok(()));
         drop(store.shared.inner().thaw(Arc::new(written.unwrap())));
         let fault = store.scrub().await.unwrap_err();

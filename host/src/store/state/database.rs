@@ -11,6 +11,7 @@ use quorate_core::state::{Fault, Order, Value};
 use redb::{
     ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
 };
+use tokio::sync::watch;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::gaps::{Gap, Gaps};
@@ -90,7 +91,21 @@ fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<(u64, &'a [u8]), Failure>
 
 /// The open file. Closed when the last view of it is gone.
 #[derive(Debug)]
-pub(super) struct Database(Guarded<redb::Database>);
+pub(super) struct Database {
+    file: Guarded<redb::Database>,
+    /// After the file, so that it speaks when that is closed.
+    closing: Closing,
+}
+
+/// Says so when it is dropped.
+#[derive(Debug)]
+struct Closing(watch::Sender<bool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
 
 impl Database {
     /// Opens (creating it if absent) a database file.
@@ -108,7 +123,10 @@ impl Database {
                 .set_cache_size(cache_bytes)
                 .set_check_integrity_on_open(check == OpenCheck::WholeFile)
                 .create_with_backend(BoxedBackend(backend))?;
-            Ok(Self(Guarded::new(database)))
+            Ok(Self {
+                file: Guarded::new(database),
+                closing: Closing(watch::Sender::new(false)),
+            })
         });
         opened.map_err(|failure| match failure {
             Failure::Redb(error) => match *error {
@@ -122,7 +140,7 @@ impl Database {
     /// What the last transaction left.
     pub(super) fn read(self: &Arc<Self>) -> Result<Base, Fault> {
         guarded("open a view", || {
-            let transaction = self.0.begin_read()?;
+            let transaction = self.file.begin_read()?;
             let data = transaction.open_table(DATA)?;
             let meta = transaction.open_table(META)?;
             let mark = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
@@ -139,8 +157,10 @@ impl Database {
                 return Err(Failure::Damaged(what));
             }
             Ok(Base {
-                table: Guarded::new(data),
-                database: self.clone(),
+                source: Some(Source {
+                    table: Guarded::new(data),
+                    database: self.clone(),
+                }),
                 header,
                 contents,
                 gaps: Gaps::default(),
@@ -158,7 +178,7 @@ impl Database {
         fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
     ) -> Result<Base, Fault> {
         guarded("write", || {
-            let mut transaction = self.0.begin_write()?;
+            let mut transaction = self.file.begin_write()?;
             transaction.set_quick_repair(true);
             let mut writer = Writer {
                 table: transaction.open_table(DATA)?,
@@ -245,11 +265,16 @@ impl Writer<'_> {
 
 /// An immutable view of the file as one transaction left it.
 pub(super) struct Base {
-    table: Guarded<ReadOnlyTable<&'static [u8], &'static [u8]>>,
-    database: Arc<Database>,
+    /// `None` once the store was closed.
+    source: Option<Source>,
     pub(super) header: Header,
     pub(super) contents: Contents,
     gaps: Gaps,
+}
+
+struct Source {
+    table: Guarded<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    database: Arc<Database>,
 }
 
 impl fmt::Debug for Base {
@@ -262,8 +287,29 @@ impl fmt::Debug for Base {
 }
 
 impl Base {
-    pub(super) fn database(&self) -> &Arc<Database> {
-        &self.database
+    pub(super) fn database(&self) -> Result<&Arc<Database>, Fault> {
+        Ok(&self.source()?.database)
+    }
+
+    fn source(&self) -> Result<&Source, Fault> {
+        let source = self.source.as_ref();
+        source.ok_or_else(|| Fault::new(format!("{FILE}: closed")))
+    }
+
+    /// The same, without the file: whoever reads it is told that it is closed.
+    pub(super) fn without_file(&self) -> Self {
+        Self {
+            source: None,
+            header: self.header.clone(),
+            contents: self.contents,
+            gaps: Gaps::default(),
+        }
+    }
+
+    /// Becomes true when the file is closed. `None` if it is not open here.
+    pub(super) fn closing(&self) -> Option<watch::Receiver<bool>> {
+        let source = self.source.as_ref()?;
+        Some(source.database.closing.0.subscribe())
     }
 
     pub(super) fn progress(&self) -> &Progress {
@@ -274,8 +320,9 @@ impl Base {
         if self.gaps.hold_key(key) {
             return Ok(None);
         }
+        let table = &self.source()?.table;
         guarded("get", || {
-            let Some(framed) = self.table.get(key)? else {
+            let Some(framed) = table.get(key)? else {
                 return Ok(None);
             };
             let (_, value) = unframe(key, framed.value())?;
@@ -290,7 +337,8 @@ impl Base {
         end: Bound<&[u8]>,
         order: Order,
     ) -> Result<BaseRange, Fault> {
-        let range = guarded("scan", || Ok(self.table.range::<&[u8]>((start, end))?))?;
+        let table = &self.source()?.table;
+        let range = guarded("scan", || Ok(table.range::<&[u8]>((start, end))?))?;
         Ok(BaseRange {
             range: Guarded::new(range),
             order,
@@ -309,9 +357,10 @@ impl Base {
         }
         let before_start = (Bound::Unbounded, Bound::Excluded(start));
         let from_end = end.map(|end| (Bound::Included(end), Bound::Unbounded));
+        let table = &self.source()?.table;
         let gap = guarded("scan", || {
             let neighbour = |bounds: (Bound<&[u8]>, Bound<&[u8]>), order| {
-                let mut range = self.table.range::<&[u8]>(bounds)?;
+                let mut range = table.range::<&[u8]>(bounds)?;
                 let next = match order {
                     Order::Ascending => range.next(),
                     Order::Descending => range.next_back(),

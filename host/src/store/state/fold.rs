@@ -251,7 +251,7 @@ fn answer_all(answers: Vec<FoldAnswer>, outcome: &Result<Option<LogPosition>, Fa
 fn write_layer(shared: &Shared, layer: &Layer, header: &Header) -> Result<(), Fault> {
     let mut scrubbed = lock(&shared.scrubbed);
     let base = shared.base();
-    let database = base.database();
+    let database = base.database()?;
     let written = database.write(base.contents, header, &mut scrubbed, |writer| {
         layer.try_for_each(|key, write| match write {
             Some(value) => writer.put(key, value),

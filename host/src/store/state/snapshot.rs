@@ -191,6 +191,10 @@ impl Inner {
         age < age_max
     }
 
+    fn give_up(&self) {
+        *lock(&self.content) = Content::Expired;
+    }
+
     fn write_spool(&self, base: &Base) -> Result<Spool, Fault> {
         // Another attempt, given up by its caller, may still be writing.
         let attempt = u64::from_be_bytes(self.driver.random());
@@ -343,6 +347,16 @@ impl Shared {
         // The loop begins to look at ages.
         self.wake.notify_one();
         snapshot
+    }
+
+    /// Gives up every snapshot, whatever its age.
+    pub(super) fn give_up_snapshots(&self) {
+        self.snapshots.replace_current();
+        for inner in lock(&self.snapshots.out).drain(..) {
+            if let Some(inner) = inner.upgrade() {
+                inner.give_up();
+            }
+        }
     }
 
     /// Applies the age limits. Whether any snapshot is still out.

@@ -400,6 +400,43 @@ fn another_directory_or_cluster_is_refused_and_a_first_cluster_adopted() {
 }
 
 #[test]
+fn a_closed_store_can_be_opened_again_though_handles_are_left() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        store.commit(at(1), put(&[("a", "1")]), None);
+        store.build_snapshot().await.unwrap();
+        let handle = store.clone();
+        store.close().await;
+        let again = open(&disk).unwrap();
+        assert_eq!(again.view().get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(handle.applied(), Some(at(1)));
+        let fault = handle.view().get(b"a").unwrap_err();
+        assert!(fault.message.contains("closed"), "{fault}");
+        // Nothing is left to close.
+        handle.close().await;
+    });
+}
+
+#[test]
+fn a_close_waits_for_who_still_reads() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        store.commit(at(1), put(&[("a", "1")]), None);
+        store.fold().await.unwrap();
+        let view = store.view();
+        let close = store.close();
+        tokio::pin!(close);
+        let soon = tokio::time::timeout(Duration::from_secs(1), &mut close).await;
+        assert!(soon.is_err() && view.get(b"a").unwrap().is_some());
+        drop(view);
+        close.await;
+        open(&disk).unwrap();
+    });
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     simulate(async {
         let disk = MemoryDisk::new();
@@ -408,6 +445,7 @@ fn a_newer_format_is_refused() {
         let mut header = Header::new(IDENTITY);
         header.format = FORMAT + 1;
         base.database()
+            .unwrap()
             .write(base.contents, &header, &mut Tally::default(), |_| Ok(()))
             .unwrap();
         drop(base);

@@ -28,6 +28,12 @@ impl Layers {
         }
     }
 
+    /// Takes the file out. Returns what it was read through.
+    pub(super) fn close(&mut self) -> Arc<Base> {
+        let closed = Arc::new(self.base.without_file());
+        std::mem::replace(&mut self.base, closed)
+    }
+
     fn stack(&self) -> impl Iterator<Item = &Layer> {
         std::iter::once(&*self.active).chain(self.frozen.as_deref())
     }
