@@ -66,6 +66,13 @@ impl Restored {
             hosts[&node].state() == hosts[&leader].state()
         })
         .await;
+        // It may have applied what another node's acknowledgement committed: its own must arrive.
+        until("the leader knows that the follower has it", || {
+            let consensus = hosts[&leader].assembly.consensus();
+            let status = consensus.status();
+            status.replicated.get(&node) == Some(&status.last_log_index)
+        })
+        .await;
         wires.cut(node);
         let newest = hosts.remove(&node).unwrap().stop().await;
         Self {

@@ -18,7 +18,7 @@ pub use super::timing::Timing;
 use super::{formation, housekeeping, restored};
 use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
-use crate::consensus::network::acknowledged::{Acknowledged, Held};
+use crate::consensus::network::acknowledged::Held;
 use crate::consensus::network::client::Network;
 use crate::consensus::network::server::{Join, PeerService, Serving};
 use crate::consensus::network::{Service, Transport};
@@ -200,7 +200,12 @@ impl Assembly {
             metrics,
             recent,
         } = environment;
-        let Stores { log, state, skips } = stores.clone();
+        let Stores {
+            log,
+            state,
+            skips,
+            acknowledged,
+        } = stores.clone();
         let failure = Arc::new(Failure::default());
         let reserve = Reserve::new(Arc::clone(&disk), settings.reserve_bytes);
         let looking = reserve.clone();
@@ -230,7 +235,6 @@ impl Assembly {
         };
         restored::check(&asking, &log, &state).await?;
         let clocks = Clocks::default();
-        let acknowledged = Acknowledged::default();
         let network = Network::new(
             me.clone(),
             Arc::clone(&transport),

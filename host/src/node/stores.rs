@@ -6,6 +6,7 @@ use quorate_core::state::Fault;
 
 use super::assembly::{Environment, Error, Settings};
 use crate::causes::Causes;
+use crate::consensus::network::acknowledged::Acknowledged;
 use crate::consensus::types::{LogId, NodeId};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
@@ -28,6 +29,8 @@ pub struct Stores {
     pub state: StateStore,
     /// What is skipped of the log.
     pub skips: Skips,
+    /// What peers acknowledged to this process.
+    pub(super) acknowledged: Acknowledged,
 }
 
 impl Stores {
@@ -42,7 +45,12 @@ impl Stores {
         let of_skips = Arc::clone(disk);
         let skips = driver.blocking(move || Skips::open(of_skips)).await?;
         let (log, state) = open(driver, disk, settings.node, &environment.metrics).await?;
-        Ok(Self { log, state, skips })
+        Ok(Self {
+            log,
+            state,
+            skips,
+            acknowledged: Acknowledged::default(),
+        })
     }
 
     /// Why nothing can be written any more, if so. What the files hold is whole, and a new process
