@@ -16,7 +16,7 @@ use crate::process;
 use crate::wasm_file::Shape;
 
 /// Folder of each module that ships, below `modules/`; its package is `quorate-module-` and that.
-const MODULES: [&str; 3] = ["counter", "kv", "work-queue"];
+const MODULES: [&str; 4] = ["counter", "kv", "probe", "work-queue"];
 
 /// Options of the command.
 #[derive(Debug, clap::Args)]
