@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand_chacha::ChaCha12Rng;
@@ -35,6 +36,7 @@ enum Mode {
         wall_start_us: u64,
         wall_offset_us: AtomicI64,
         sync_max_ms: AtomicU64,
+        apply_max_ms: AtomicU64,
         tasks: Tasks,
     },
 }
@@ -54,6 +56,9 @@ struct Tasks(Arc<Mutex<Alive>>);
 #[derive(Default)]
 struct Alive {
     is_off: bool,
+    is_paused: bool,
+    /// The tasks that were to go on while paused.
+    parked: Vec<Waker>,
     handles: Vec<AbortHandle>,
     /// Length at which ended tasks are swept out.
     sweep_at: usize,
@@ -106,6 +111,7 @@ impl Driver {
             wall_start_us,
             wall_offset_us,
             sync_max_ms: AtomicU64::new(SYNC_MAX.as_millis() as u64),
+            apply_max_ms: AtomicU64::new(0),
             tasks: Tasks::default(),
         };
         Self::with_mode(mode, bytes)
@@ -207,14 +213,59 @@ impl Driver {
         }
     }
 
+    /// Stops a simulated node, as `SIGSTOP` does: no task of it goes on, and time passes. Without
+    /// effect on a real one.
+    pub fn pause(&self) {
+        if let Mode::Simulation { tasks, .. } = &self.0.mode {
+            tasks.alive().is_paused = true;
+        }
+    }
+
+    /// Lets a node go on that was [paused](Driver::pause).
+    pub fn resume(&self) {
+        if let Mode::Simulation { tasks, .. } = &self.0.mode {
+            let parked = {
+                let mut alive = tasks.alive();
+                alive.is_paused = false;
+                std::mem::take(&mut alive.parked)
+            };
+            for task in parked {
+                task.wake();
+            }
+        }
+    }
+
     /// To be awaited before what was written is made durable. Returns at once on a real node, whose
     /// disk takes its time by itself; a simulated one takes some, drawn from its seed, so that it can
     /// lose power while something is not durable yet. Cancel-safe.
     pub async fn before_sync(&self) {
         if let Mode::Simulation { sync_max_ms, .. } = &self.0.mode {
-            let draw = u64::from(u32::from_be_bytes(self.random()));
-            let ms = draw % (sync_max_ms.load(Ordering::Relaxed) + 1);
-            self.sleep(Duration::from_millis(ms)).await;
+            self.sleep_at_most(sync_max_ms.load(Ordering::Relaxed))
+                .await;
+        }
+    }
+
+    /// To be awaited before an entry is applied. Returns at once on a real node; a simulated one
+    /// takes some time if it was told to. Cancel-safe.
+    pub async fn before_apply(&self) {
+        if let Mode::Simulation { apply_max_ms, .. } = &self.0.mode {
+            match apply_max_ms.load(Ordering::Relaxed) {
+                0 => {}
+                ms_max => self.sleep_at_most(ms_max).await,
+            }
+        }
+    }
+
+    async fn sleep_at_most(&self, ms_max: u64) {
+        let draw = u64::from(u32::from_be_bytes(self.random()));
+        self.sleep(Duration::from_millis(draw % (ms_max + 1))).await;
+    }
+
+    /// Makes a simulated node take up to `apply_max` to apply an entry: no time otherwise. Without
+    /// effect on a real one.
+    pub fn slow_apply(&self, apply_max: Duration) {
+        if let Mode::Simulation { apply_max_ms, .. } = &self.0.mode {
+            apply_max_ms.store(apply_max.as_millis() as u64, Ordering::Relaxed);
         }
     }
 
@@ -306,7 +357,7 @@ impl Tasks {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let task = tokio::spawn(TASKS.scope(self.clone(), future));
+        let task = tokio::spawn(TASKS.scope(self.clone(), self.clone().gate(future)));
         let mut alive = self.alive();
         if alive.is_off {
             task.abort();
@@ -319,9 +370,26 @@ impl Tasks {
         task
     }
 
+    /// The future, which does not go on while paused.
+    async fn gate<F: Future>(self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| {
+            {
+                let mut alive = self.alive();
+                if alive.is_paused {
+                    alive.parked.push(context.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
     fn switch_off(&self) -> Vec<AbortHandle> {
         let mut alive = self.alive();
         alive.is_off = true;
+        alive.parked.clear();
         for task in &alive.handles {
             task.abort();
         }

@@ -40,7 +40,7 @@ pub mod stores;
 mod timing;
 mod waiting_room;
 
-use assembly::{Environment, Settings};
+use assembly::{Environment, Settings, Tuning};
 use keeper::Keeper;
 use status::NodeStatus;
 use timing::Timing;
@@ -360,5 +360,6 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
             quorum_age_max: timing.lease(),
             ..gateway::Options::default()
         },
+        tuning: Tuning::default(),
     }
 }

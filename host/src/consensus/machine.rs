@@ -351,6 +351,7 @@ async fn apply_loop(
                 continue;
             }
         };
+        applier.driver.before_apply().await;
         match applier.apply(&item.entry) {
             Ok(applied) => {
                 if let Some(responder) = item.responder {

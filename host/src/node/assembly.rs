@@ -55,6 +55,33 @@ pub struct Settings {
     pub reserve_bytes: u64,
     /// Of the gateway.
     pub gateway: gateway::Options,
+    /// Limits of the node's memory and files.
+    pub tuning: Tuning,
+}
+
+/// Limits of a node's memory and files that are not configured: a simulation makes them small, so
+/// that a short run reaches them.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// Entries kept behind what is purged, whatever their size.
+    pub log_entries_kept_min: u64,
+    /// Appends are held back while this node has more committed entries than this to apply.
+    pub apply_lag_max: u64,
+    /// Of the log.
+    pub log: log::Config,
+    /// Of the state.
+    pub state: state::Options,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            log_entries_kept_min: 1024,
+            apply_lag_max: 256,
+            log: log::Config::default(),
+            state: state::Options::default(),
+        }
+    }
 }
 
 /// What the node runs on.
@@ -274,6 +301,7 @@ impl Assembly {
             introduction: introduction.clone(),
             acknowledged,
             join: Arc::clone(&join),
+            apply_lag_max: settings.tuning.apply_lag_max,
         }));
         let queries = Queries::new(engine, Arc::clone(&failure));
         let (gateway, handle, asks) = Gateway::new(gateway::Parts {

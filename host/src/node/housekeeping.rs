@@ -36,8 +36,6 @@ pub(super) struct House {
 const ROUND: Duration = Duration::from_millis(500);
 /// Longest that consensus may take to stop.
 const STOP_TIME: Duration = Duration::from_secs(5);
-/// Entries kept behind what is purged, whatever their size.
-const ENTRIES_KEPT_MIN: u64 = 1024;
 /// A live follower keeps the log from being purged up to this many times `log-keep`.
 const FOLLOWER_KEEPS: u64 = 4;
 
@@ -207,13 +205,12 @@ impl House {
         // who gets a snapshot instead need not.
         let skipped = self.skips.newest(durable.index);
         let skipped = skipped.filter(|index| *index >= bounds.first);
-        let is_over = retained > budget && entries > ENTRIES_KEPT_MIN;
+        let kept_min = self.settings.tuning.log_entries_kept_min;
+        let is_over = retained > budget && entries > kept_min;
         if !is_over && skipped.is_none() {
             return;
         }
-        let mut up_to = durable
-            .index
-            .min(bounds.end.saturating_sub(ENTRIES_KEPT_MIN));
+        let mut up_to = durable.index.min(bounds.end.saturating_sub(kept_min));
         let status = self.consensus.status();
         if let Some(skipped) = skipped {
             up_to = skipped;

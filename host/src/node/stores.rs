@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_core::state::Fault;
 
-use super::assembly::{Environment, Error, Settings};
+use super::assembly::{Environment, Error, Settings, Tuning};
 use crate::causes::Causes;
 use crate::consensus::network::acknowledged::Acknowledged;
 use crate::consensus::types::{LogId, NodeId};
@@ -14,7 +14,7 @@ use crate::store::disk::Disk;
 use crate::store::log::{self, Commit, CommitObserver, LogStore};
 use crate::store::reserve::Reserve;
 use crate::store::skips::Skips;
-use crate::store::state::{self, StateStore};
+use crate::store::state::StateStore;
 
 /// The node's files.
 pub(super) const LOG_FILE: &str = log::FILE;
@@ -44,7 +44,14 @@ impl Stores {
         driver.blocking(move || reserve.look(0)).await?;
         let of_skips = Arc::clone(disk);
         let skips = driver.blocking(move || Skips::open(of_skips)).await?;
-        let (log, state) = open(driver, disk, settings.node, &environment.metrics).await?;
+        let (log, state) = open(
+            driver,
+            disk,
+            settings.node,
+            &settings.tuning,
+            &environment.metrics,
+        )
+        .await?;
         Ok(Self {
             log,
             state,
@@ -77,6 +84,7 @@ pub(crate) async fn open(
     driver: &Driver,
     disk: &Arc<dyn Disk>,
     node: NodeId,
+    tuning: &Tuning,
     metrics: &Arc<Metrics>,
 ) -> Result<(LogStore, StateStore), Error> {
     let expected = log::Expected::Node {
@@ -91,7 +99,7 @@ pub(crate) async fn open(
         driver,
         &**disk,
         &expected,
-        log::Config::default(),
+        tuning.log.clone(),
         Some(observer),
     )?;
     let durability = Arc::new(log.clone());
@@ -100,7 +108,7 @@ pub(crate) async fn open(
         driver.clone(),
         durability,
         log.identity(),
-        state::Options::default(),
+        tuning.state.clone(),
     )?;
     let last = log.bounds().last;
     if let Some(applied) = state.applied()

@@ -23,6 +23,7 @@ use super::{LogDurability, LogPosition};
 use crate::consensus::types::{LogId, Vote};
 use crate::drive::Driver;
 use crate::metrics::Metrics;
+use crate::node::assembly::Tuning;
 use crate::node::{assembly, stores};
 
 mod world;
@@ -110,7 +111,7 @@ impl Life {
         let driver = Driver::simulation(self.random.next_u64(), 0);
         let metrics = Arc::new(Metrics::new());
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let (log, state) = stores::open(&driver, &disk, 1, &metrics).await?;
+        let (log, state) = stores::open(&driver, &disk, 1, &Tuning::default(), &metrics).await?;
         Ok(Running { driver, log, state })
     }
 

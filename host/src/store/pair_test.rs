@@ -16,7 +16,7 @@ use super::{LogDurability, LogPosition};
 use crate::consensus::types::{Entry, EntryBytes, LogId};
 use crate::drive::Driver;
 use crate::metrics::Metrics;
-use crate::node::assembly::Error;
+use crate::node::assembly::{Error, Tuning};
 use crate::node::stores;
 
 async fn open(disk: &MemoryDisk) -> Result<(LogStore, StateStore), Error> {
@@ -24,7 +24,8 @@ async fn open(disk: &MemoryDisk) -> Result<(LogStore, StateStore), Error> {
     let seed = disk.contents("seed").map_or(0, |bytes| u64::from(bytes[0]));
     let driver = Driver::simulation(seed, 0);
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    stores::open(&driver, &disk, 1, &Arc::new(Metrics::new())).await
+    let metrics = Arc::new(Metrics::new());
+    stores::open(&driver, &disk, 1, &Tuning::default(), &metrics).await
 }
 
 fn directory(seed: u8) -> MemoryDisk {

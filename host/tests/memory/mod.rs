@@ -28,7 +28,7 @@ use quorate_host::gateway::edge::{ConnectionId, Edge, EdgeEvent};
 use quorate_host::gateway::{self, SessionStatus};
 use quorate_host::genesis::Genesis;
 use quorate_host::metrics::Metrics;
-use quorate_host::node::assembly::{Assembly, Environment, Error, Settings, Timing};
+use quorate_host::node::assembly::{Assembly, Environment, Error, Settings, Timing, Tuning};
 use quorate_host::store::disk::Disk;
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::{ClientMessage, Outcome, ServerMessage};
@@ -145,6 +145,7 @@ pub fn prepare(
             accepts_version_1: true,
             ..gateway::Options::default()
         },
+        tuning: Tuning::default(),
     };
     let environment = Environment {
         driver,

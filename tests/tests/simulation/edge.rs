@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_client::protocol::v2::ServerMessage;
+use quorate_client::protocol::v2::{ClientMessage, ServerMessage};
 use quorate_client::{Link, Transport, TransportError};
 use quorate_host::gateway::edge::{ConnectionId, Edge, EdgeEvent};
 use tokio::sync::mpsc;
@@ -55,6 +55,13 @@ impl Edge for MemoryEdge {
         {
             self.trace
                 .event(Party::Client(*client), format_args!("is told {message:?}"));
+        }
+        match &message {
+            Ok(ServerMessage::SessionContinued { .. }) => self.trace.count("session continued"),
+            Ok(ServerMessage::ServerRequest { request, .. }) => {
+                self.net.request_leaves(*client, request.0);
+            }
+            _ => {}
         }
         // Keep-alives are answered at once, and only by a leader that is sure of its quorum.
         if let Ok(ServerMessage::KeepAliveResponse { .. }) = message {
@@ -118,7 +125,7 @@ fn open(net: &Net, near: Party, far: Party, client: u64, target: NodeEnd) -> Lin
         .unwrap_or_else(PoisonError::into_inner)
         .insert(id, (client, to_client));
     let driver = target.driver.clone();
-    driver.task(serve(target, id, near.to_string(), from_client));
+    driver.task(serve(target, id, net.clone(), client, from_client));
 
     let (outgoing, frames) = mpsc::channel(Link::FRAMES_QUEUED_MAX);
     let (answers, incoming) = mpsc::channel(Link::FRAMES_QUEUED_MAX);
@@ -129,10 +136,14 @@ fn open(net: &Net, near: Party, far: Party, client: u64, target: NodeEnd) -> Lin
 }
 
 /// The node's end of a connection.
-async fn serve(node: NodeEnd, id: ConnectionId, remote: String, mut frames: PipeReceiver) {
+async fn serve(node: NodeEnd, id: ConnectionId, net: Net, client: u64, mut frames: PipeReceiver) {
+    let remote = Party::Client(client).to_string();
     // The gateway is gone only if the node is, and then so is this task.
     let _ = node.events.send(EdgeEvent::Connected { id, remote }).await;
     while let Some(Packet::Frame(frame)) = frames.receive().await {
+        if let Ok(ClientMessage::Command { request, .. }) = ClientMessage::decode(&frame) {
+            net.command_arrives(client, request.0);
+        }
         let _ = node.events.send(EdgeEvent::Message { id, frame }).await;
     }
     node.clients

@@ -1,5 +1,6 @@
 //! Node to node over the network in memory.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use quorate_host::consensus::network::{Lane, Link, LinkError, Transport};
+use quorate_host::consensus::rpc::{self, Envelope, Kind};
 use quorate_host::consensus::types::Member;
 use quorate_host::drive::Driver;
 use tokio::sync::oneshot;
 
+use crate::invariants::Invariants;
 use crate::network::{Broken, Net, Packet, PipeReceiver};
 use crate::trace::Party;
 
@@ -20,25 +23,39 @@ const CONTROL_TIME: Duration = Duration::from_secs(5);
 const SNAPSHOT_TIME: Duration = Duration::from_secs(60);
 
 /// Makes the links of one node.
-#[derive(Debug)]
 pub struct PeerTransport {
     pub net: Net,
+    pub invariants: Invariants,
     pub node: u64,
     pub driver: Driver,
 }
 
-#[derive(Debug, Clone)]
+impl fmt::Debug for PeerTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerTransport({})", self.node)
+    }
+}
+
+#[derive(Clone)]
 struct PeerLink {
     net: Net,
+    invariants: Invariants,
     from: u64,
     to: u64,
     driver: Driver,
+}
+
+impl fmt::Debug for PeerLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerLink({} to {})", self.from, self.to)
+    }
 }
 
 impl Transport for PeerTransport {
     fn link(&self, node: u64, _member: &Member) -> Arc<dyn Link> {
         Arc::new(PeerLink {
             net: self.net.clone(),
+            invariants: self.invariants.clone(),
             from: self.node,
             to: node,
             driver: self.driver.clone(),
@@ -67,18 +84,45 @@ impl PeerLink {
 
     async fn ask(&self, frame: Bytes) -> Result<Bytes, LinkError> {
         let (from, to) = (Party::Node(self.from), Party::Node(self.to));
-        self.net.travel(from, to).await;
+        self.net.carry(from, to, frame.len()).await;
         let target = self.net.node(self.to).ok_or_else(|| self.unreachable())?;
+        if self.net.duplicates() {
+            let (service, again) = (target.service.clone(), frame.clone());
+            // Its answer is lost.
+            target
+                .driver
+                .task(async move { drop(service.call(again).await) });
+        }
         let (answer, answered) = oneshot::channel();
+        let link = self.clone();
         target.driver.task(async move {
+            let answered = target.service.call(frame.clone()).await;
+            if let Ok(answered) = &answered {
+                link.note_vote(&frame, answered);
+            }
             // The caller may have given up.
-            let _ = answer.send(target.service.call(frame).await);
+            let _ = answer.send(answered);
         });
         let answer = answered
             .await
             .map_err(|_| self.broken("it has just ended"))?;
-        self.net.travel(to, from).await;
+        let bytes = answer.as_ref().map_or(0, Bytes::len);
+        self.net.carry(to, from, bytes).await;
         answer.map_err(|refused| self.broken(refused.reason))
+    }
+
+    /// A vote that is answered binds whoever answers, whatever happens to it afterwards.
+    fn note_vote(&self, frame: &Bytes, answer: &[u8]) {
+        let Ok((envelope, _)) = Envelope::decode(frame) else {
+            return;
+        };
+        if envelope.kind == Kind::Vote
+            && let Ok(response) = rpc::decode_vote_response(answer)
+            && response.vote_granted
+        {
+            self.invariants.grants(self.to, &response.vote);
+            self.net.vote_granted(self.to);
+        }
     }
 
     async fn open(
@@ -177,6 +221,9 @@ impl Link for PeerLink {
             Lane::Snapshot => SNAPSHOT_TIME,
         };
         let link = self.clone();
+        if lane == Lane::Snapshot {
+            self.net.snapshot_call(self.from, self.to);
+        }
         Box::pin(async move {
             match tokio::time::timeout(limit, link.ask(frame)).await {
                 Ok(answer) => answer,

@@ -57,6 +57,8 @@ pub struct Serving {
     pub acknowledged: Acknowledged,
     /// Persists the cluster that it joins.
     pub join: Join,
+    /// Appends are held back while this node has more committed entries than this to apply.
+    pub apply_lag_max: u64,
 }
 
 impl fmt::Debug for Serving {
@@ -90,9 +92,7 @@ impl fmt::Debug for PeerService {
     }
 }
 
-/// Appends are held back while this node has more committed entries than this to apply.
-const APPLY_LAG_MAX: u64 = 256;
-/// Or more bytes of them.
+/// Appends are held back while this node has more bytes of committed entries than this to apply.
 const APPLY_LAG_BYTES_MAX: usize = 64 << 20;
 /// Longest that an append is held back.
 const HOLD_MAX: Duration = Duration::from_secs(30);
@@ -373,7 +373,7 @@ impl PeerService {
         let metrics = metrics.borrow_watched();
         let committed = metrics.local_committed.map_or(0, |id| id.index);
         let applied = metrics.last_applied.map_or(0, |id| id.index);
-        committed.saturating_sub(applied) > APPLY_LAG_MAX
+        committed.saturating_sub(applied) > self.serving.apply_lag_max
             || self.serving.log.bytes_of(applied + 1..committed + 1) > APPLY_LAG_BYTES_MAX
             || self.serving.state.over_cap()
     }

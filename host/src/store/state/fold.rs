@@ -163,6 +163,7 @@ impl Folder {
                 return Err(fault);
             }
         }
+        shared.driver.before_sync().await;
         let outcome = write_layer(&shared, &layer, &header).map(|()| header.progress.applied);
         shared.room.notify_waiters();
         answer_all(answers, &outcome);
@@ -204,6 +205,7 @@ impl Folder {
         let newest = shared.log.newest_sequence();
         let durable = shared.log.wait_durable(newest).await;
         durable.map_err(|error| log_failed(&error))?;
+        shared.driver.before_sync().await;
         let renamed = shared.disk.rename(received.file_name(), FILE);
         renamed.map_err(|error| Fault::new(format!("{FILE}: install a snapshot: {error}")))?;
         replace(&shared, received.base());

@@ -9,6 +9,7 @@ use quorate_core::state::Fault;
 use super::database::{Base, Database, FILE};
 use super::marks::{Contents, FORMAT, Header};
 use super::scrub::Tally;
+use super::stream::CHUNK_BYTES_MAX;
 use super::{receive, snapshot};
 use crate::store::Identity;
 use crate::store::disk::Disk;
@@ -45,6 +46,11 @@ pub struct Options {
     pub resume_window: Duration,
     /// Bytes per second that the scrub reads. Must not be 0.
     pub scrub_bytes_per_second: u64,
+    /// Length of a snapshot's chunks, but for the last: at most [`CHUNK_BYTES_MAX`], the same on all
+    /// nodes.
+    ///
+    /// [`CHUNK_BYTES_MAX`]: super::CHUNK_BYTES_MAX
+    pub chunk_bytes: usize,
 }
 
 impl Default for Options {
@@ -59,6 +65,7 @@ impl Default for Options {
             spool_age_max: Duration::from_secs(3600),
             resume_window: Duration::from_secs(60),
             scrub_bytes_per_second: 4 << 20,
+            chunk_bytes: CHUNK_BYTES_MAX,
         }
     }
 }

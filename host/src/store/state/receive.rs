@@ -11,7 +11,7 @@ use super::database::{Base, Database, Failure};
 use super::fold::Request;
 use super::marks::{Contents, Header, Membership};
 use super::scrub::Tally;
-use super::stream::{CHUNK_BYTES_MAX, StreamError, StreamReader, checked_payload};
+use super::stream::{StreamError, StreamReader, checked_payload};
 use super::{OpenCheck, Shared, StateStore};
 use crate::store::LogPosition;
 use crate::store::disk::{Disk, DiskFile};
@@ -181,7 +181,7 @@ impl SnapshotReceiver {
         self.file = file;
         written?;
         self.next_chunk += 1;
-        self.last_was_short = chunk_bytes < CHUNK_BYTES_MAX;
+        self.last_was_short = chunk_bytes < self.shared.options.chunk_bytes;
         Ok(())
     }
 
@@ -191,14 +191,17 @@ impl SnapshotReceiver {
     /// See [`ReceiveError`]; what was received is removed.
     pub async fn finish(self) -> Result<Received, ReceiveError> {
         let driver = self.shared.driver.clone();
-        driver.blocking(move || self.build()).await
+        let received = driver.blocking(move || self.build()).await?;
+        driver.before_sync().await;
+        Ok(received)
     }
 
     fn build(mut self) -> Result<Received, ReceiveError> {
         let Some(file) = self.file.take() else {
             return Err(disk_failed("a chunk was not written").into());
         };
-        let (mut stream, from) = StreamReader::open(&*file).map_err(refusal)?;
+        let (mut stream, from) =
+            StreamReader::open(&*file, self.shared.options.chunk_bytes).map_err(refusal)?;
         let identity = self.shared.inner().identity;
         let unknown = [0; 16];
         if identity.cluster != unknown && from.cluster != identity.cluster {

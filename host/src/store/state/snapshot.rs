@@ -93,6 +93,7 @@ struct Spool {
     name: String,
     file: Box<dyn DiskFile>,
     chunks: u64,
+    chunk_bytes: usize,
     bytes: u64,
 }
 
@@ -207,6 +208,7 @@ impl Inner {
             disk: self.disk.clone(),
             bytes: file.length().map_err(failed)?,
             chunks: 0,
+            chunk_bytes: self.options.chunk_bytes,
             name: name.clone(),
             file,
         };
@@ -222,7 +224,8 @@ impl Inner {
             keys: base.contents.keys,
         };
         let failed = |error| Fault::new(format!("write a snapshot: {error}"));
-        let mut stream = StreamWriter::new(file, &header).map_err(failed)?;
+        let mut stream =
+            StreamWriter::new(file, &header, self.options.chunk_bytes).map_err(failed)?;
         base.read_all(&mut |key, value| stream.record(key, value))?;
         stream.finish().map_err(failed)
     }
@@ -313,7 +316,7 @@ impl Spool {
             let name = &self.name;
             Fault::new(format!("{name}: chunk {number}: {error}"))
         };
-        let chunk = read_chunk(&*self.file, self.bytes, number);
+        let chunk = read_chunk(&*self.file, self.bytes, number, self.chunk_bytes);
         let Some(chunk) = chunk.map_err(|error| failed(&error))? else {
             return Ok(None);
         };

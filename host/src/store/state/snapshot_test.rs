@@ -230,7 +230,7 @@ async fn forged(cluster: [u8; 16], keys: u64, records: &[(&[u8], &[u8])]) -> Vec
         membership: None,
         keys,
     };
-    let mut writer = stream::StreamWriter::new(&mut *file, &header).unwrap();
+    let mut writer = stream::StreamWriter::new(&mut *file, &header, CHUNK_BYTES_MAX).unwrap();
     for (key, value) in records {
         writer.record(key, value).unwrap();
     }

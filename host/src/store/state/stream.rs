@@ -20,12 +20,11 @@ use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::store::LogPosition;
 use crate::store::disk::DiskFile;
 
-/// Greatest length of a chunk, and the length of all but the last.
+/// Greatest length of a chunk, and in a node the length of all but the last.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"QRMSNAP\n";
 const HASH_BYTES: usize = blake3::OUT_LEN;
-const PAYLOAD_BYTES: usize = CHUNK_BYTES_MAX - HASH_BYTES;
 const MEMBERSHIP_BYTES_MAX: usize = 16 << 20;
 
 /// What a stream says before its records.
@@ -79,16 +78,23 @@ pub(super) fn checked_payload(number: u64, chunk: &[u8]) -> Option<&[u8]> {
 /// Writes a stream into a file.
 pub(super) struct StreamWriter<'f> {
     file: &'f mut dyn DiskFile,
+    payload_bytes: usize,
     payload: Vec<u8>,
     chunks: u64,
     all: blake3::Hasher,
 }
 
 impl<'f> StreamWriter<'f> {
-    pub(super) fn new(file: &'f mut dyn DiskFile, header: &StreamHeader) -> io::Result<Self> {
+    pub(super) fn new(
+        file: &'f mut dyn DiskFile,
+        header: &StreamHeader,
+        chunk_bytes: usize,
+    ) -> io::Result<Self> {
+        let payload_bytes = chunk_bytes - HASH_BYTES;
         let mut writer = Self {
             file,
-            payload: Vec::with_capacity(PAYLOAD_BYTES),
+            payload_bytes,
+            payload: Vec::with_capacity(payload_bytes),
             chunks: 0,
             all: blake3::Hasher::new(),
         };
@@ -116,11 +122,11 @@ impl<'f> StreamWriter<'f> {
     fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.all.update(bytes);
         while !bytes.is_empty() {
-            let room = PAYLOAD_BYTES - self.payload.len();
+            let room = self.payload_bytes - self.payload.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.payload.extend_from_slice(now);
             bytes = later;
-            if self.payload.len() == PAYLOAD_BYTES {
+            if self.payload.len() == self.payload_bytes {
                 self.flush()?;
             }
         }
@@ -167,13 +173,15 @@ pub(super) fn read_chunk(
     file: &dyn DiskFile,
     length: u64,
     number: u64,
+    chunk_bytes: usize,
 ) -> io::Result<Option<Vec<u8>>> {
-    let start = number.saturating_mul(CHUNK_BYTES_MAX as u64);
+    let chunk_bytes = chunk_bytes as u64;
+    let start = number.saturating_mul(chunk_bytes);
     let left = length.saturating_sub(start);
     if left == 0 {
         return Ok(None);
     }
-    let mut chunk = vec![0; left.min(CHUNK_BYTES_MAX as u64) as usize];
+    let mut chunk = vec![0; left.min(chunk_bytes) as usize];
     file.read_exact_at(start, &mut chunk)?;
     Ok(Some(chunk))
 }
@@ -182,6 +190,7 @@ pub(super) fn read_chunk(
 pub(super) struct StreamReader<'f> {
     file: &'f dyn DiskFile,
     length: u64,
+    chunk_bytes: usize,
     next_chunk: u64,
     payload: Vec<u8>,
     read: usize,
@@ -191,10 +200,14 @@ pub(super) struct StreamReader<'f> {
 }
 
 impl<'f> StreamReader<'f> {
-    pub(super) fn open(file: &'f dyn DiskFile) -> Result<(Self, StreamHeader), StreamError> {
+    pub(super) fn open(
+        file: &'f dyn DiskFile,
+        chunk_bytes: usize,
+    ) -> Result<(Self, StreamHeader), StreamError> {
         let mut reader = Self {
             file,
             length: file.length()?,
+            chunk_bytes,
             next_chunk: 0,
             payload: Vec::new(),
             read: 0,
@@ -259,7 +272,7 @@ impl<'f> StreamReader<'f> {
             return Err(malformed("the hash of it all is wrong"));
         }
         let end = self.read == self.payload.len();
-        if end && read_chunk(self.file, self.length, self.next_chunk)?.is_none() {
+        if end && read_chunk(self.file, self.length, self.next_chunk, self.chunk_bytes)?.is_none() {
             Ok(())
         } else {
             Err(malformed("it goes on after its end"))
@@ -303,7 +316,7 @@ impl<'f> StreamReader<'f> {
 
     fn turn_chunk(&mut self) -> Result<(), StreamError> {
         let number = self.next_chunk;
-        let chunk = read_chunk(self.file, self.length, number)?
+        let chunk = read_chunk(self.file, self.length, number, self.chunk_bytes)?
             .ok_or_else(|| malformed("it ends too early"))?;
         let payload = checked_payload(number, &chunk)
             .ok_or_else(|| malformed(format!("the hash of chunk {number} is wrong")))?;
