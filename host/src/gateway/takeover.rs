@@ -65,7 +65,10 @@ async fn attempt(parts: &Parts) -> Result<Loaded, Failure> {
     );
     match completed.await {
         Ok(()) => {}
-        Err(genesis::Error::Lost) => return Err(Failure::NotConfirmed),
+        Err(genesis::Error::Lost) => {
+            parts.driver.sleep(RETRY).await;
+            return Err(Failure::NotConfirmed);
+        }
         Err(error) => {
             tracing::error!(%error, "genesis cannot be completed");
             parts.driver.sleep(GENESIS_RETRY).await;
