@@ -60,3 +60,43 @@ fn a_simulated_disk_takes_time_and_a_real_one_its_own() {
         assert!(simulated.now() > start);
     });
 }
+
+#[test]
+fn a_paused_node_does_nothing_and_then_goes_on_later() {
+    simulate(async {
+        let paused = Driver::simulation(1, 0);
+        let (ticks, mut ticked) = mpsc::channel(100);
+        let driver = paused.clone();
+        paused.task(async move {
+            loop {
+                driver.sleep(Duration::from_millis(10)).await;
+                if ticks.send(driver.now()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ticked.recv().await.expect("it runs");
+        let start = paused.now();
+        paused.pause();
+        paused.sleep(Duration::from_secs(5)).await;
+        assert_eq!(ticked.try_recv(), Err(mpsc::error::TryRecvError::Empty));
+        paused.resume();
+        let next = ticked.recv().await.expect("it runs again");
+        assert!(next >= start + Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn applying_takes_time_only_where_it_was_asked_for() {
+    simulate(async {
+        let driver = Driver::simulation(1, 0);
+        let start = driver.now();
+        driver.before_apply().await;
+        assert_eq!(driver.now(), start);
+        driver.slow_apply(Duration::from_secs(1));
+        for _ in 0..20 {
+            driver.before_apply().await;
+        }
+        assert!(driver.now() > start);
+    });
+}

@@ -66,7 +66,7 @@ enum Fault {
 }
 
 /// Drawn as often as they are here.
-const DRAWN: [Fault; 40] = [
+const DRAWN: [Fault; 41] = [
     Fault::Partition(Shape::LeaderInMinority),
     Fault::Partition(Shape::LeaderInMajority),
     Fault::Partition(Shape::EachAlone),
@@ -104,6 +104,7 @@ const DRAWN: [Fault; 40] = [
     Fault::CrashReceiver,
     Fault::CrashSender,
     Fault::CrashSender,
+    Fault::ShiftClock,
     Fault::ShiftClock,
     Fault::SilenceClient,
     Fault::CutClients,

@@ -100,7 +100,7 @@ impl fmt::Display for Summary {
 }
 
 /// Fewer answered commands and reads prove nothing.
-const ACKED_MIN: usize = 100;
+const ACKED_MIN: usize = 50;
 const READS_MIN: usize = 50;
 
 impl History {

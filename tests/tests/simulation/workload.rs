@@ -315,6 +315,8 @@ impl Worker {
             (SessionEnd::Expired, Some(session)) => {
                 self.around.invariants.told_expired(self.id, session);
             }
+            // The process that it was continued from may have come back once more.
+            (SessionEnd::Superseded, _) => self.around.trace.count("session superseded"),
             (SessionEnd::Expired, None) => {}
             (other, _) => self.around.trace.violation(format_args!(
                 "sessions: client {} is told that its session has ended: {other}",

@@ -21,8 +21,9 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// A client holds a session from now on.
+    /// A client holds a session from now on, and no other one: what becomes of that is not judged.
     pub fn holds(&mut self, client: u64, session: SessionId) {
+        self.held.retain(|_, holder| *holder != client);
         self.held.insert(session, client);
     }
 
