@@ -345,6 +345,13 @@ impl Cluster {
         }
     }
 
+    /// The index up to which a node's state is durable, if it runs.
+    pub fn durable_applied(&self, id: u64) -> Option<u64> {
+        let running = self.nodes[&id].running.as_ref()?;
+        let durable = running.assembly.state().durable_applied()?;
+        Some(durable.index)
+    }
+
     /// Whether the leader has purged what this node, which does not run, needs next.
     pub fn needs_snapshot(&self, id: u64) -> bool {
         let end = *self.log_ends.get(&id).unwrap_or(&u64::MAX);
@@ -414,9 +421,9 @@ fn tuning() -> Tuning {
             ..log::Config::default()
         },
         state: state::Options {
-            fold_bytes: 32 << 10,
+            fold_bytes: 12 << 10,
             fold_interval: Duration::from_millis(500),
-            layer_bytes_max: 64 << 10,
+            layer_bytes_max: 24 << 10,
             snapshot_view_age_max: Duration::from_secs(5),
             spool_age_max: Duration::from_secs(20),
             resume_window: Duration::from_secs(4),

@@ -50,6 +50,7 @@ enum Fault {
     LosePowerInTransaction,
     LosePowerEverywhere,
     LosePowerAtVote,
+    LosePowerAfterFold,
     SlowDisks,
     SlowApply,
     Pause,
@@ -66,7 +67,7 @@ enum Fault {
 }
 
 /// Drawn as often as they are here.
-const DRAWN: [Fault; 41] = [
+const DRAWN: [Fault; 43] = [
     Fault::Partition(Shape::LeaderInMinority),
     Fault::Partition(Shape::LeaderInMajority),
     Fault::Partition(Shape::EachAlone),
@@ -91,6 +92,8 @@ const DRAWN: [Fault; 41] = [
     Fault::LosePowerEverywhere,
     Fault::LosePowerAtVote,
     Fault::LosePowerAtVote,
+    Fault::LosePowerAfterFold,
+    Fault::LosePowerAfterFold,
     Fault::SlowDisks,
     Fault::SlowApply,
     Fault::Pause,
@@ -212,6 +215,7 @@ impl Faults {
             | Fault::LosePower
             | Fault::LosePowerInTransaction
             | Fault::LosePowerAtVote
+            | Fault::LosePowerAfterFold
             | Fault::LosePowerEverywhere => self.crash(fault, cluster).await,
         }
     }
@@ -224,11 +228,15 @@ impl Faults {
             }
             Fault::LosePowerInTransaction => {
                 let node = self.node(cluster);
+                if !cluster.is_running(node) {
+                    cluster.start(node).await;
+                }
                 cluster.break_disk(node, self.below(20));
                 self.wait(10, 300).await;
                 cluster.lose_power(node).await;
             }
             Fault::LosePowerAtVote => self.lose_power_at_vote(cluster).await,
+            Fault::LosePowerAfterFold => self.lose_power_after_fold(cluster).await,
             Fault::LosePowerEverywhere => {
                 // Right after an acknowledgement, while disks are slow: what was acknowledged before
                 // it was durable is lost.
@@ -263,6 +271,22 @@ impl Faults {
         self.trace.count("power lost right after a vote");
         cluster.lose_power(voter).await;
         cluster.start(voter).await;
+    }
+
+    /// A node loses power as its state becomes durable, over a slow disk: the log up to there must be.
+    async fn lose_power_after_fold(&mut self, cluster: &mut Cluster) {
+        cluster.slow_disks(SLOW_SYNC_MAX);
+        self.wait(500, 1_000).await;
+        let node = self.node(cluster);
+        let before = cluster.durable_applied(node);
+        for _ in 0..3_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if cluster.durable_applied(node) > before {
+                self.trace.count("power lost right after a fold");
+                break;
+            }
+        }
+        cluster.lose_power(node).await;
     }
 
     async fn weather(&mut self, fault: Fault, cluster: &Cluster) {

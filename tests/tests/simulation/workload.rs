@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use quorate_client::protocol::RequestId;
 use quorate_client::{
-    Answer, Applied, Builder, CallError, Client, ConnectError, SeededRandomness, SessionEnd,
+    Answer, Applied, Builder, CallError, Client, ConnectError, Rejection, SeededRandomness,
+    SessionEnd,
 };
 use rand_chacha::ChaCha12Rng;
 use rand_core::Rng;
@@ -22,9 +23,11 @@ use crate::randomness::generator;
 use crate::trace::{Party, Trace};
 
 /// Clients that work at the same time.
-pub const CLIENTS: u64 = 5;
-/// Of these, the last ones only read, and often: nothing but an answer tells them of a new leader.
-const READERS: u64 = 2;
+pub const CLIENTS: u64 = 6;
+/// Of these, some only read, and often: nothing but an answer tells them of a new leader.
+const READERS: [u64; 2] = [4, 5];
+/// This one hardly asks for anything: it keeps its session alive.
+const IDLE: u64 = 6;
 /// Registers.
 const REGISTERS: u32 = 3;
 
@@ -47,6 +50,8 @@ pub struct Worker {
     client: Client,
     deliveries: Deliveries,
     pending: Vec<(u64, RequestId)>,
+    /// Whether another process had the session before, which may use the same request ids.
+    is_continued: bool,
 }
 
 impl Worker {
@@ -61,18 +66,22 @@ impl Worker {
             client,
             deliveries,
             pending: Vec::new(),
+            is_continued: false,
         })
     }
 
     /// Works until told to stop; then asks for every outcome that it does not know.
     pub async fn run(mut self, stop: watch::Receiver<bool>) -> Self {
-        let only_reads = self.id > CLIENTS - READERS;
-        if !only_reads {
+        let only_reads = READERS.contains(&self.id);
+        if !only_reads && self.id != IDLE {
             self.command(Action::Subscribe).await;
         }
         while !*stop.borrow() {
             let draw = self.random.next_u32() % 100;
-            let pause_ms_max = if only_reads {
+            let pause_ms_max = if self.id == IDLE {
+                self.read_something().await;
+                20_000
+            } else if only_reads {
                 self.read_something().await;
                 120
             } else {
@@ -80,7 +89,12 @@ impl Worker {
                 300
             };
             let pause = Duration::from_millis(u64::from(self.random.next_u32() % pause_ms_max));
-            tokio::time::sleep(pause).await;
+            let mut stopped = stop.clone();
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => break,
+                () = tokio::time::sleep(pause) => {}
+            }
         }
         self.settle().await;
         self
@@ -161,6 +175,7 @@ impl Worker {
                     .count("session continued by another process");
                 // The first process may go on for a while; it must not be heard any more.
                 self.client = client;
+                self.is_continued = true;
                 let random = generator(self.random.next_u64(), 1);
                 self.deliveries.take_from(&self.client, random);
             }
@@ -288,6 +303,14 @@ impl Worker {
                         self.around.trace.count("outcome unknown in time");
                         self.pending.push((number, request_id));
                     }
+                    // The process that it was continued from came back and used the id first.
+                    CallError::Rejected {
+                        rejection: Rejection::Conflict,
+                        ..
+                    } if self.is_continued => {
+                        self.around.trace.count("request id used by both processes");
+                        history.outcome(number, Outcome::NotApplied);
+                    }
                     CallError::Rejected { commit_index, .. } if !error.is_outcome_unknown() => {
                         let index = commit_index.map(|index| index.0);
                         history.outcome(number, Outcome::Rejected { index });
@@ -332,6 +355,7 @@ impl Worker {
             match connect(&self.around, self.id, &mut self.random).await {
                 Ok((client, deliveries)) => {
                     self.client = client;
+                    self.is_continued = false;
                     self.deliveries = deliveries;
                     return;
                 }

@@ -61,7 +61,8 @@ impl Faults {
             Shape::OneLinkOneWay => self.cut_where(&nodes, |from, to| (from, to) == (0, 1)),
             Shape::OneByOne => return self.one_by_one(&nodes).await,
         }
-        self.wait(1_000, 8_000).await;
+        // Long enough, now and then, for a session to expire on the other side.
+        self.wait(1_000, 11_000).await;
     }
 
     /// Two sides, and every other time the clients with one of them.
