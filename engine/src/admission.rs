@@ -91,6 +91,11 @@ fn is_text_format(code: &[u8]) -> bool {
         .any(|opening| start.starts_with(opening))
 }
 
+fn truncated(code: &[u8]) -> Rejected {
+    let detail = format!("the file ends too early, after {} bytes", code.len());
+    reject("module-truncated", detail)
+}
+
 fn is_whole(code: &[u8]) -> Result<(), Rejected> {
     let mut parser = Parser::new(0);
     let mut rest = code;
@@ -98,12 +103,9 @@ fn is_whole(code: &[u8]) -> Result<(), Rejected> {
         // At the end of the bytes a header of a section is missing as well, so look for that first.
         let is_last = rest.is_empty();
         match parser.parse(rest, is_last) {
-            Ok(Chunk::NeedMoreData(_)) => {
-                return Err(reject(
-                    "module-truncated",
-                    format!("the file ends too early, after {} bytes", code.len()),
-                ));
-            }
+            Ok(Chunk::NeedMoreData(_)) => return Err(truncated(code)),
+            // Within a section that is parsed as a whole.
+            Err(error) if error.offset() >= code.len() as u64 => return Err(truncated(code)),
             Ok(Chunk::Parsed { consumed, payload }) => {
                 if let Payload::End(_) = payload {
                     return Ok(());

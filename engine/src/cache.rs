@@ -18,38 +18,57 @@ use crate::config;
 
 /// Largest compiled module that is kept, in bytes; a larger one is compiled at each start.
 pub const CODE_BYTES_MAX: u64 = 512 << 20;
-/// Most files of a [`FileCache`]; the oldest are removed beyond it.
+/// Most files of a [`FileCache`], and most bytes of them together; beyond, those that were not used for
+/// longest are removed.
 const FILES_MAX: usize = 32;
+const FILES_BYTES_MAX: u64 = 1 << 30;
 
 const MAGIC: &[u8; 8] = b"QRTCODE1";
 const SEAL_BYTES: usize = MAGIC.len() + 64 + 32;
 
+/// Names what compiles: a level, wasmtime's version and settings, and what it compiles for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EngineKey([u8; 32]);
+
+impl EngineKey {
+    /// The level is part of it besides wasmtime's own hash, since wasmtime loads code that was
+    /// compiled with other settings of NaN and stack.
+    pub(crate) fn new(engine: &wasmtime::Engine, role: &'static str) -> Self {
+        let mut hasher = KeyHasher(blake3::Hasher::new());
+        (config::LEVEL, role).hash(&mut hasher);
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Self(*hasher.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Display for EngineKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Names compiled code: by which engine, of which module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeKey {
-    engine: [u8; 32],
+    engine: EngineKey,
     module: ModuleHash,
 }
 
 impl CodeKey {
     /// The key of `module` compiled by `engine`.
-    ///
-    /// The level is part of it besides wasmtime's own hash, since wasmtime loads code that was
-    /// compiled with other settings of NaN and stack.
-    pub(crate) fn new(engine: &wasmtime::Engine, role: &'static str, module: ModuleHash) -> Self {
-        let mut hasher = KeyHasher(blake3::Hasher::new());
-        (config::LEVEL, role).hash(&mut hasher);
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self {
-            engine: *hasher.0.finalize().as_bytes(),
-            module,
-        }
+    pub(crate) fn new(engine: EngineKey, module: ModuleHash) -> Self {
+        Self { engine, module }
+    }
+
+    /// What compiled it.
+    pub fn engine(self) -> EngineKey {
+        self.engine
     }
 
     /// The key's 64 bytes.
     pub fn to_bytes(self) -> [u8; 64] {
         let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&self.engine);
+        bytes[..32].copy_from_slice(&self.engine.0);
         bytes[32..].copy_from_slice(&self.module.0);
         bytes
     }
@@ -89,6 +108,16 @@ pub trait CodeCache: fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever keeps it from being written.
     fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()>;
+
+    /// Drops the code that none of `engines` compiled: this process will never ask for it. A cache that
+    /// does not outlive its engines keeps what it has.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being removed.
+    fn retain(&self, engines: &[EngineKey]) -> io::Result<()> {
+        let _ = engines;
+        Ok(())
+    }
 }
 
 /// A file for each compiled module, in one folder that belongs to it alone.
@@ -109,8 +138,8 @@ impl FileCache {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             // Of a process that ended while it wrote.
-            if path.extension().is_some_and(|extension| extension == "new") {
-                fs::remove_file(path)?;
+            if has_extension(&path, "new") {
+                remove(&path)?;
             }
         }
         Ok(Self {
@@ -123,22 +152,33 @@ impl FileCache {
         self.folder.join(format!("{key}.code"))
     }
 
-    fn remove_oldest(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    /// The files of compiled code, those first that were not used for longest.
+    fn files(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+        let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "code")
-            {
-                files.push((fs::metadata(&path)?.modified()?, path));
+            if has_extension(&path, "code") {
+                let data = fs::metadata(&path)?;
+                files.push((data.modified()?, data.len(), path));
             }
         }
         files.sort();
-        let surplus = files.len().saturating_sub(FILES_MAX);
-        files
-            .drain(..surplus)
-            .try_for_each(|(_, path)| fs::remove_file(path))
+        Ok(files)
+    }
+
+    fn remove_oldest(&self, bytes_max: u64) -> io::Result<()> {
+        let files = self.files()?;
+        let mut count = files.len();
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, length, path) in files {
+            if count <= FILES_MAX && (bytes <= bytes_max || count == 1) {
+                break;
+            }
+            remove(&path)?;
+            count -= 1;
+            bytes -= length;
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +189,8 @@ impl CodeCache for FileCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        // Says when it was last used; where the file cannot be changed it only goes sooner.
+        let _ = file.set_modified(SystemTime::now());
         let mut bytes = Vec::new();
         file.take(CODE_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
@@ -156,14 +198,57 @@ impl CodeCache for FileCache {
 
     /// No fsync: a file that a crash tore is found by its seal.
     fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() as u64 > CODE_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{} bytes, at most {CODE_BYTES_MAX} are kept", bytes.len()),
+            ));
+        }
+        let path = self.path(key);
+        // Damage may leave something that a file cannot take the place of.
+        if path.is_dir() {
+            remove(&path)?;
+        }
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let temporary = self
             .folder
             .join(format!("{}-{number}.new", std::process::id()));
-        write_new(&temporary, bytes)?;
-        fs::rename(&temporary, self.path(key))?;
-        self.remove_oldest()
+        let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        if let Err(error) = written {
+            // Half a file is of no use, and the disk may be full.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        self.remove_oldest(FILES_BYTES_MAX)
     }
+
+    fn retain(&self, engines: &[EngineKey]) -> io::Result<()> {
+        let ours: Vec<String> = engines.iter().map(EngineKey::to_string).collect();
+        for (_, _, path) in self.files()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !ours.iter().any(|engine| name.starts_with(engine)) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == wanted)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    removed.map_err(|error| {
+        let text = format!("remove {}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -204,7 +289,7 @@ mod tests {
 
     fn key(number: u8) -> CodeKey {
         CodeKey {
-            engine: [1; 32],
+            engine: EngineKey([1; 32]),
             module: ModuleHash([number; 32]),
         }
     }
@@ -220,6 +305,69 @@ mod tests {
             assert_eq!(unseal(key(1), &damaged), None, "{index}");
             assert_eq!(unseal(key(1), &sealed[..index]), None, "{index}");
         }
+    }
+
+    /// Bytes are bounded too, but the newest stays however large it is.
+    #[test]
+    fn files_not_used_for_longest_make_room() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = FileCache::open(folder.path()).expect("a cache");
+        let start = SystemTime::UNIX_EPOCH;
+        for number in 1..=3 {
+            cache.put(key(number), &[number; 100]).expect("a write");
+            let file = File::options().write(true).open(cache.path(key(number)));
+            let at = start + std::time::Duration::from_secs(number.into());
+            file.expect("a file").set_modified(at).expect("a time");
+        }
+        // Used: the second one is now older.
+        assert!(cache.get(key(1)).expect("a read").is_some());
+        cache.remove_oldest(250).expect("a removal");
+        let is_there = |number| cache.path(key(number)).exists();
+        assert_eq!([1, 2, 3].map(is_there), [true, false, true]);
+        cache.remove_oldest(50).expect("a removal");
+        assert_eq!([1, 2, 3].map(is_there), [true, false, false]);
+    }
+
+    #[test]
+    fn code_of_other_engines_goes() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = FileCache::open(folder.path()).expect("a cache");
+        let other = CodeKey {
+            engine: EngineKey([2; 32]),
+            ..key(1)
+        };
+        cache.put(key(1), b"code").expect("a write");
+        cache.put(other, b"code").expect("a write");
+        cache
+            .retain(&[EngineKey([1; 32]), EngineKey([3; 32])])
+            .expect("a removal");
+        assert!(cache.get(key(1)).expect("a read").is_some());
+        assert_eq!(cache.get(other).expect("a read"), None);
+    }
+
+    /// Whatever stands in the way of a file goes, and no half of one stays.
+    #[test]
+    fn folders_in_the_place_of_files_are_removed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("1-0.new")).expect("a folder");
+        let cache = FileCache::open(folder.path()).expect("a cache");
+        let path = cache.path(key(1));
+        fs::create_dir_all(path.join("within")).expect("a folder");
+        assert!(cache.get(key(1)).is_err());
+        cache.put(key(1), b"code").expect("a write");
+        assert_eq!(cache.get(key(1)).expect("a read"), Some(b"code".to_vec()));
+        assert_eq!(fs::read_dir(folder.path()).expect("a list").count(), 1);
+    }
+
+    #[test]
+    fn failed_write_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("code");
+        let cache = FileCache::open(&path).expect("a cache");
+        fs::remove_dir(&path).expect("it is empty");
+        fs::write(&path, b"a file").expect("a write");
+        assert!(cache.get(key(1)).is_err() && cache.put(key(1), b"code").is_err());
+        assert!(FileCache::open(&path).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use quorate_core::state::Fault;
 use sha2::{Digest, Sha256};
 use wasmtime::{Linker, Module};
 
-use crate::cache::{self, CodeCache, CodeKey};
+use crate::cache::{self, CodeCache, CodeKey, EngineKey};
 use crate::diagnostics::{Diagnostics, TracingDiagnostics};
 use crate::guest::{Guest, Metering};
 use crate::instance::WasmInstance;
@@ -91,6 +91,7 @@ struct Side {
     engine: wasmtime::Engine,
     linker: Linker<Guest>,
     role: &'static str,
+    key: EngineKey,
 }
 
 impl fmt::Debug for Engine {
@@ -110,10 +111,12 @@ impl Side {
         let engine = wasmtime::Engine::new(config).map_err(fault)?;
         let mut linker = Linker::new(&engine);
         imports::define(&mut linker).map_err(fault)?;
+        let key = EngineKey::new(&engine, role);
         Ok(Self {
             engine,
             linker,
             role,
+            key,
         })
     }
 }
@@ -142,9 +145,12 @@ impl Engine {
         })
     }
 
-    /// Keeps compiled code in `cache`.
+    /// Keeps compiled code in `cache`, out of which goes what another release left there.
     #[must_use]
     pub fn with_cache(mut self, cache: impl CodeCache + 'static) -> Self {
+        if let Err(error) = cache.retain(&[self.operations.key, self.queries.key]) {
+            tracing::warn!(%error, "compiled code of another release cannot be removed");
+        }
         self.cache = Some(Box::new(cache));
         self
     }
@@ -310,7 +316,7 @@ impl Engine {
 
     fn cached(&self, side: &Side, hash: ModuleHash) -> Option<Module> {
         let cache = self.cache.as_deref()?;
-        let key = CodeKey::new(&side.engine, side.role, hash);
+        let key = CodeKey::new(side.key, hash);
         let sealed = match cache.get(key) {
             Ok(sealed) => sealed?,
             Err(error) => {
@@ -340,7 +346,7 @@ impl Engine {
         let Some(cache) = self.cache.as_deref() else {
             return;
         };
-        let key = CodeKey::new(&side.engine, side.role, hash);
+        let key = CodeKey::new(side.key, hash);
         let kept = match module.serialize() {
             Ok(code) => cache.put(key, &cache::seal(key, &code)),
             Err(error) => Err(std::io::Error::other(format!("{error:#}"))),

@@ -26,7 +26,7 @@ pub use admission::{
     FUNCTIONS_MAX, GLOBALS_MAX, LOCALS_MAX, MANIFEST_BYTES_MAX, PARAMETERS_MAX,
     SHADOW_STACK_BYTES_MAX, TYPES_MAX,
 };
-pub use cache::{CODE_BYTES_MAX, CodeCache, CodeKey, FileCache};
+pub use cache::{CODE_BYTES_MAX, CodeCache, CodeKey, EngineKey, FileCache};
 pub use config::{
     CALL_STACK_BYTES, INSTANCES_MAX, LEVEL, MEMORY_BYTES_CEILING, TABLE_ELEMENTS_MAX,
     WASM_STACK_BYTES,
