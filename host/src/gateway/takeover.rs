@@ -40,8 +40,6 @@ enum Failure {
 
 /// Between attempts while leadership lasts.
 const RETRY: Duration = Duration::from_millis(50);
-/// Between attempts at a genesis that was refused: only a new configuration helps.
-const GENESIS_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn take_over(parts: Parts, term: u64) -> BoxFuture<'static, Takeover> {
     Box::pin(async move {
@@ -70,8 +68,7 @@ async fn attempt(parts: &Parts) -> Result<Loaded, Failure> {
             return Err(Failure::NotConfirmed);
         }
         Err(error) => {
-            tracing::error!(%error, "genesis cannot be completed");
-            parts.driver.sleep(GENESIS_RETRY).await;
+            tracing::error!(%error, "genesis cannot be completed; only another [genesis] helps");
             return Err(Failure::Genesis);
         }
     }
@@ -100,10 +97,13 @@ impl Gateway {
         }
         let loaded = match done.result {
             Ok(loaded) => loaded,
-            Err(Failure::NotConfirmed | Failure::Genesis) => {
+            Err(Failure::NotConfirmed) => {
                 self.takeover.push(take_over(self.parts.clone(), done.term));
                 return;
             }
+            // Refused once, refused always: each attempt would put the whole module in the log again.
+            // A leader with another configuration may have more success.
+            Err(Failure::Genesis) => return,
             Err(Failure::Fault(fault)) => return self.parts.consensus.fail(fault),
         };
         let now = self.parts.driver.now();
