@@ -25,6 +25,8 @@ impl Exit {
     pub(crate) const UNKNOWN: Self = Self(4);
     /// The cluster is not as it should be.
     pub(crate) const UNHEALTHY: Self = Self(5);
+    /// A module breaks a rule of admission.
+    pub(crate) const MODULE_REJECTED: Self = Self(6);
     /// Ended by Ctrl-C, as shells count it.
     pub(crate) const INTERRUPTED: Self = Self(130);
     /// Ended by SIGTERM, as shells count it.

@@ -1,14 +1,16 @@
 //! A node: its sockets and its files around an [`assembly`].
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::limits::Limits;
 use quorate_core::module::{ModuleLimits, Modules};
 use quorate_core::state::Fault;
-use quorate_engine::{Engine, FileCache};
+use quorate_engine::{Engine, FileCache, TracingDiagnostics};
 use quorate_zmtp::{Listener, Spawner};
 use tokio::sync::{mpsc, watch};
 
@@ -29,6 +31,7 @@ mod descriptors;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod formation;
+mod guest_log;
 mod housekeeping;
 pub mod keeper;
 mod raft_config;
@@ -41,6 +44,7 @@ mod timing;
 mod waiting_room;
 
 use assembly::{Environment, Settings, Tuning};
+use guest_log::GuestLog;
 use keeper::Keeper;
 use status::NodeStatus;
 use timing::Timing;
@@ -56,6 +60,9 @@ const RESERVE_BYTES: u64 = 64 << 20;
 const EVENTS_MAX: usize = 1024;
 /// How long a graceful stop waits for another leader.
 const HAND_OVER_TIME: Duration = Duration::from_secs(3);
+
+/// The code of [`StartError::Module`] for a module that cannot be read.
+pub const UNREADABLE: &str = "module-unreadable";
 
 /// A running node.
 #[derive(Debug)]
@@ -91,7 +98,7 @@ pub enum StartError {
     /// The module of `[genesis]` cannot be read or is not admitted.
     #[error("the module of [genesis] {reason}")]
     Module {
-        /// The stable slug of the rule that refuses it.
+        /// The stable slug of the rule that refuses it, or [`UNREADABLE`].
         code: &'static str,
         /// Why.
         reason: String,
@@ -115,6 +122,10 @@ impl Node {
     /// As [`StartError`] says; nothing is left running.
     pub async fn start(config: Config, driver: Driver) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let engine = Engine::new(quorate_engine::Config::default())?
+            .with_diagnostics(Arc::new(GuestLog::new(driver.clone(), TracingDiagnostics)));
+        // Before anything is written or told to others.
+        let genesis = Arc::new(genesis(&config, &engine)?);
         let data_dir = config.node.data_dir.clone();
         let opened = driver.blocking(move || FileDisk::open(data_dir)).await;
         let disk = opened.map_err(|error| StartError::DataDir {
@@ -124,9 +135,7 @@ impl Node {
         let cache = FileCache::open(&code).map_err(|error| StartError::DataDir {
             reason: format!("{}: {error}", code.display()),
         })?;
-        let engine = Engine::new(quorate_engine::Config::default())?.with_cache(cache);
-        let engine = Arc::new(engine);
-        let genesis = Arc::new(genesis(&config, &engine)?);
+        let engine = Arc::new(engine.with_cache(cache));
 
         let incoming = Incoming::bind(config.listen.raft.0).map_err(|error| StartError::Bind {
             what: "nodes",
@@ -281,17 +290,20 @@ async fn tick_epochs(driver: Driver, engine: Arc<Engine>, stopping: watch::Recei
 
 /// What a new cluster begins with, checked before anything is served.
 fn genesis(config: &Config, engine: &Engine) -> Result<Genesis, StartError> {
-    let table = &config.genesis;
-    let module = match &table.module {
+    let limits = limits(config);
+    let module = match &config.genesis.module {
         ModuleSource::Builtin(Builtin::Kv) => KV.to_vec(),
         ModuleSource::Builtin(Builtin::Counter) => COUNTER.to_vec(),
         ModuleSource::Builtin(Builtin::WorkQueue) => WORK_QUEUE.to_vec(),
-        ModuleSource::File(path) => std::fs::read(path).map_err(|error| StartError::Module {
-            code: "module-unreadable",
-            reason: format!("cannot be read: {}: {error}", path.display()),
-        })?,
+        ModuleSource::File(path) => {
+            read_module(path, limits.module.module_bytes_max).map_err(|error| {
+                StartError::Module {
+                    code: UNREADABLE,
+                    reason: format!("cannot be read: {}: {error}", path.display()),
+                }
+            })?
+        }
     };
-    let limits = limits(config);
     engine
         .check(&module, &limits.module)
         .map_err(|rejected| StartError::Module {
@@ -299,6 +311,22 @@ fn genesis(config: &Config, engine: &Engine) -> Result<Genesis, StartError> {
             reason: format!("is refused: {} ({})", rejected.detail, rejected.code),
         })?;
     Ok(Genesis::new(limits, module))
+}
+
+/// Reads no more than shows that it is too large.
+fn read_module(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(bytes_max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -5,7 +5,7 @@ use std::io;
 use quorate_host::causes::Causes;
 use quorate_host::config::{self, LogFormat};
 use quorate_host::drive::Driver;
-use quorate_host::node::{Node, StartError};
+use quorate_host::node::{Node, StartError, UNREADABLE};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -77,7 +77,33 @@ pub(crate) fn start_failure(error: &StartError) -> Box<Failure> {
             Failure::new(Exit::REFUSED, Slug::CannotListen, error.to_string())
                 .hint("another process listens there (`ss -ltnp` names it), or it is no address of\nthis machine")
         }
+        StartError::Module { code, .. } if *code == UNREADABLE => {
+            Failure::input(error.to_string()).hint("`module` of the table [genesis] names a file")
+        }
+        StartError::Module { code, .. } => {
+            Failure::new(Exit::MODULE_REJECTED, Slug::ModuleRejected, error.to_string())
+                .hint(module_hint(code))
+        }
         other => stopped(&Causes(other).to_string()),
+    }
+}
+
+/// What helps against a rule of admission.
+fn module_hint(rule: &str) -> &'static str {
+    match rule {
+        "module-import" => {
+            "a module may import only what the host offers, which has no clock, no randomness and no\n\
+             files; build for wasm32-unknown-unknown, without WASI"
+        }
+        "module-feature" => "build without -C target-feature, as `cargo build` does by default",
+        "module-component" | "module-text" | "module-not-wasm" | "module-truncated"
+        | "module-empty" | "module-invalid" => {
+            "give a core module, as `cargo build --target wasm32-unknown-unknown` makes it"
+        }
+        "module-export" | "module-abi" | "module-manifest" => {
+            "quorate-guest makes the exports and the manifest; docs/module-abi.md lists them"
+        }
+        _ => "docs/module-abi.md lists what is admitted",
     }
 }
 
