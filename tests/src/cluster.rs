@@ -32,6 +32,8 @@ pub struct Settings {
     pub nodes: u16,
     /// The first module: `kv`, `counter`, `work-queue`, or a file.
     pub module: String,
+    /// Further lines of the table `[genesis]`.
+    pub genesis: String,
     /// How the program is compiled.
     pub profile: Profile,
     /// A program that was built before, such as another release, instead of building this one.
@@ -55,6 +57,7 @@ impl Default for Settings {
         Self {
             nodes: 3,
             module: "kv".to_owned(),
+            genesis: String::new(),
             profile: Profile::current(),
             binary: None,
             accept_version_1: false,
@@ -531,6 +534,7 @@ accept-version-1 = {version_1}
 
 [genesis]
 module = '{module}'
+{genesis}
 "#,
         id = node.id,
         data = data.display(),
@@ -540,5 +544,6 @@ module = '{module}'
         heartbeat = milliseconds(settings.heartbeat_interval),
         version_1 = settings.accept_version_1,
         module = settings.module,
+        genesis = settings.genesis,
     )
 }
