@@ -65,6 +65,22 @@ fn operations_past_three_limits_of_fuel_are_overloaded_and_not_cached() {
 }
 
 #[test]
+fn thousand_looping_commands_in_one_entry_cost_four_limits_and_no_more() {
+    let mut machine = machine(small_fuel());
+    let loops = [Action::Burn(1_000_000)];
+    let entry = (1..=1000).map(|request| command(0, request, &loops));
+    let results = machine.results(entry.collect());
+    let executed = results.iter().filter(|result| **result != OVERLOADED);
+    // Each takes its whole limit; what traps beside others runs once more, which counts too.
+    let executed = executed.count();
+    assert!((1..=4).contains(&executed), "{executed} were executed");
+    assert_eq!(results.len(), 1000);
+    // The next entry has a budget of its own.
+    let next = machine.one(command(1, 1, &[]));
+    assert_eq!(next, said(machine.index, b""));
+}
+
+#[test]
 fn operation_that_starts_at_exactly_three_limits_has_its_own_full_limits() {
     let mut machine = machine(small_fuel());
     assert_eq!(executed(&mut machine, &[Action::Burn(99)]), 4);

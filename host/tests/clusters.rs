@@ -416,3 +416,24 @@ async fn until_leads(cluster: &Cluster, node: u64) {
     }
     panic!("node {node} never leads");
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_four_entries_are_proposed_and_the_others_wait() {
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let host = &cluster.hosts[&leader];
+    let mut peer = host.connect().await;
+    peer.create_with([1; 16], 600_000).await;
+    cluster.wires.isolate(leader);
+    // Far more than four entries take: each of these is worth an entry of its own.
+    let value = "v".repeat(300_000);
+    for request in 1..=12 {
+        peer.command(request, set("a", &value)).await;
+    }
+    until("four are proposed", || {
+        host.metrics.proposals_pending.get() == 4
+    })
+    .await;
+    peer.settle().await;
+    assert_eq!(host.metrics.proposals_pending.get(), 4);
+}

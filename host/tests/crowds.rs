@@ -3,9 +3,9 @@
 
 mod memory;
 
-use memory::{Host, done, set};
+use memory::{Host, done, get, set};
 use quorate_host::store::memory_disk::MemoryDisk;
-use quorate_protocol::v2::Outcome;
+use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
 
 #[tokio::test(start_paused = true)]
 async fn floods_of_many_sessions_are_refused_at_what_all_may_have_and_others_are_served() {
@@ -64,4 +64,61 @@ async fn floods_of_many_sessions_are_refused_at_what_all_may_have_and_others_are
     for request in 1..=COMMANDS {
         assert_eq!(peer.response().await, (request, done()));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_beyond_what_may_wait_are_overloaded_and_all_others_answered() {
+    // Together more than the 64 MiB that may wait; each session within its own limits.
+    const SESSIONS: usize = 24;
+    const QUERIES: u64 = 4;
+    let query = |correlation, key: &str| ClientMessage::Query {
+        correlation,
+        consistency: Consistency::Linearizable,
+        payload: get(key),
+    };
+    let long = "k".repeat(900_000);
+    let host = Host::start(MemoryDisk::new()).await;
+    let mut flooding = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut peer = host.connect().await;
+        peer.create().await;
+        flooding.push(peer);
+    }
+    for peer in &flooding {
+        for correlation in 1..=QUERIES {
+            peer.send(query(correlation, &long)).await;
+        }
+    }
+    let mut refused = 0;
+    for peer in &mut flooding {
+        let mut answered = Vec::new();
+        for _ in 1..=QUERIES {
+            let ServerMessage::QueryResponse {
+                correlation,
+                outcome,
+                ..
+            } = peer.next().await
+            else {
+                panic!("no answer to a query")
+            };
+            refused += usize::from(matches!(outcome, Outcome::Overloaded { .. }));
+            answered.push(correlation);
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, [1, 2, 3, 4]);
+    }
+    // 74 of them fit.
+    assert_eq!(refused, SESSIONS * QUERIES as usize - 74);
+
+    // All that waited is accounted for.
+    let peer = &mut flooding[0];
+    peer.send(query(5, "a")).await;
+    assert!(matches!(
+        peer.next().await,
+        ServerMessage::QueryResponse {
+            correlation: 5,
+            outcome: Outcome::Success { .. },
+            ..
+        }
+    ));
 }

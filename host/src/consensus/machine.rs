@@ -31,6 +31,9 @@ use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, State
 
 mod stopwatch;
 
+#[cfg(test)]
+mod backlog_test;
+
 /// One entry in so many is measured part by part.
 const MEASURED_EACH: u64 = 16;
 /// Entries handed to the apply loop and not yet applied.

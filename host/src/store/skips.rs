@@ -311,6 +311,20 @@ mod tests {
     }
 
     #[test]
+    fn one_skip_too_many_is_refused_until_the_log_no_longer_has_an_earlier_one() {
+        let disk = MemoryDisk::new();
+        let skips = open(&disk);
+        let most = SKIPS_MAX as u64;
+        for index in 1..=most {
+            skips.tell(told(index, 0, Extent::Module), 0, 1).unwrap();
+        }
+        let next = told(most + 1, 0, Extent::Module);
+        assert!(matches!(skips.tell(next, 0, 1), Err(SkipError::TooMany)));
+        skips.tell(next, 0, 2).unwrap();
+        assert_eq!(open(&disk).newest(most + 1), Some(most + 1));
+    }
+
+    #[test]
     fn a_skip_of_another_entry_is_refused_or_a_fault() {
         let skips = open(&MemoryDisk::new());
         skips.tell(told(6, 0, Extent::Module), 5, 1).unwrap();

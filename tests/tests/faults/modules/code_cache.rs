@@ -145,10 +145,8 @@ async fn unusable_folder(cluster: &mut Cluster) {
     });
     let said = said.await.unwrap();
     assert!(said.contains(&code.display().to_string()), "{said}");
-    cluster
-        .wait_for_leader()
-        .await
-        .expect_err("a node has ended");
+    let ended = quorate_tests::wait_for("the node ends", async || cluster.ended(follower).unwrap());
+    assert_eq!(ended.await.unwrap().code(), Some(1));
     fs::remove_file(&code).unwrap();
     cluster.restart_node(follower).unwrap();
     cluster.wait_until_ready(follower).await.unwrap();
