@@ -115,14 +115,14 @@ async fn phases(seed: u64, trace: Trace) -> String {
             Err(_) => trace.violation("liveness: a client does not come to an end"),
         }
     }
-    let last = last_client(around, &trace, &ended).await;
+    let last = last_client(around, &trace, &mut ended).await;
     converge(&cluster, &invariants, &trace).await;
     last.map_or_else(String::new, |truth| history.check(&truth).to_string())
 }
 
 /// A new client is served, and is told what is there in the end, when every timer has fired and
 /// every request has come.
-async fn last_client(around: Surroundings, trace: &Trace, workers: &[Worker]) -> Option<Truth> {
+async fn last_client(around: Surroundings, trace: &Trace, workers: &mut [Worker]) -> Option<Truth> {
     let mut worker = match Worker::connect(around, 0).await {
         Ok(worker) => worker,
         Err(error) => {
@@ -138,7 +138,7 @@ async fn last_client(around: Surroundings, trace: &Trace, workers: &[Worker]) ->
     };
     let deadline = Instant::now() + PATIENCE;
     while let Some(waits) = workers
-        .iter()
+        .iter_mut()
         .find(|worker| !worker.is_delivered(broadcasts))
     {
         if Instant::now() > deadline {
@@ -146,6 +146,7 @@ async fn last_client(around: Surroundings, trace: &Trace, workers: &[Worker]) ->
             trace.violation(format_args!("requests: not all of them come to {name}"));
             break;
         }
+        waits.see_whether_superseded().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // The latest timer is set to four seconds, and replicated time may be slow by a tenth, or

@@ -271,6 +271,14 @@ impl Worker {
         Some(truth)
     }
 
+    /// The process that the session was continued from may have come back for it: then there is
+    /// nothing to wait for, and this client opens another one.
+    pub async fn see_whether_superseded(&mut self) {
+        if self.is_continued {
+            self.read_something().await;
+        }
+    }
+
     /// Whether everything was delivered that had to be, when there were this many broadcasts.
     pub fn is_delivered(&self, broadcasts: u64) -> bool {
         self.deliveries.is_complete(broadcasts)
