@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
 use quorate_protocol::v2::{Member, ServerMessage, SessionCloseReason};
 use quorate_protocol::{NodeId, Version};
 use tokio::sync::{mpsc, watch};
@@ -168,7 +168,8 @@ pub struct Gateway {
     round: VecDeque<ConnectionId>,
     /// What the leader itself proposes: before any client's.
     own: VecDeque<Queued>,
-    entries: Done<EntryDone>,
+    /// In the order of the log, also if several are done before anyone looks: so are their answers.
+    entries: FuturesOrdered<BoxFuture<'static, EntryDone>>,
     /// Operations in those entries.
     in_flight: usize,
     /// Messages taken, to measure some.
@@ -235,7 +236,7 @@ impl Gateway {
             leader_seen: None,
             round: VecDeque::new(),
             own: VecDeque::new(),
-            entries: FuturesUnordered::new(),
+            entries: FuturesOrdered::new(),
             in_flight: 0,
             messages: 0,
             reads: Vec::new(),

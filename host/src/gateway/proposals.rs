@@ -357,7 +357,7 @@ impl Gateway {
             let encoded = self.encode(&entry, &origins);
             let submitted = self.parts.driver.now();
             match self.parts.consensus.submit(encoded).await {
-                Ok(applied) => self.entries.push(Box::pin(async move {
+                Ok(applied) => self.entries.push_back(Box::pin(async move {
                     EntryDone {
                         term,
                         submitted,
