@@ -189,22 +189,25 @@ impl Applier {
         if !skips.is_empty() {
             tracing::warn!(index, ?skips, "skips operations");
         }
-        let applied = if index.is_multiple_of(MEASURED_EACH) {
-            let watch = Stopwatch::start(&self.driver);
-            let view = watch.reading(self.state.view());
-            let meter: Arc<dyn Meter> = Arc::new(watch.clone());
-            let modules = &*self.modules;
-            let mut applied = apply_skipping(&view, modules, index, bytes, &skips, Some(meter))?;
-            watch.state(|| self.commit(position, &mut applied));
-            watch.stop(&self.metrics);
-            applied
-        } else {
-            let view = self.state.view();
-            let modules = &*self.modules;
-            let mut applied = apply_skipping(&view, modules, index, bytes, &skips, None)?;
-            self.commit(position, &mut applied);
-            applied
+        let watch = index
+            .is_multiple_of(MEASURED_EACH)
+            .then(|| Stopwatch::start(&self.driver));
+        let meter = watch.clone().map(|watch| Arc::new(watch) as Arc<dyn Meter>);
+        let view = self.state.view();
+        let view = match &watch {
+            Some(watch) => watch.reading(view),
+            None => view,
         };
+        let mut applied = apply_skipping(&view, &*self.modules, index, bytes, &skips, meter)?;
+        // Else the layer would keep what it saw beside what is written now.
+        drop(view);
+        match watch {
+            Some(watch) => {
+                watch.state(|| self.commit(position, &mut applied));
+                watch.stop(&self.metrics);
+            }
+            None => self.commit(position, &mut applied),
+        }
         let ended = self.driver.now();
         self.count(&applied, ended.saturating_duration_since(began));
         Ok(AppliedEntry {
