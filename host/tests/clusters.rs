@@ -4,6 +4,7 @@
 mod memory;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use memory::{Host, Opened, Peer, Wires, done, found, get, nonce, set, until};
 use quorate_host::store::memory_disk::{Fault, MemoryDisk};
@@ -243,6 +244,34 @@ async fn a_leader_that_is_cut_off_neither_reads_nor_keeps_sessions_alive() {
         );
         assert!(is_refusal, "{message:?}");
     }
+}
+
+/// A leader whom no quorum acknowledges takes no keep-alive, so it must not count silence either: it
+/// may lead again without an election, which would have given each session its whole timeout.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_without_its_quorum_held_no_silence_against_anyone() {
+    let cluster = Cluster::form(1 << 30).await;
+    let mut peer = cluster.connect().await;
+    let opened = peer.create_with([1; 16], 5_000).await;
+    let leader = cluster.leader().await;
+    let term = || cluster.hosts[&leader].assembly.consensus().status().term;
+    let before = term();
+    for node in 1..=NODES {
+        cluster.wires.isolate(node);
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    cluster.wires.heal();
+    // Long enough for a quorum to confirm what is overdue, and less than what is left to the session.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cluster.hosts[&leader].assembly.gateway().is_serving());
+    assert_eq!(term(), before, "it led on");
+    let mut again = cluster.connect().await;
+    resumed(&mut again, &opened).await;
+    assert_eq!(again.call(1, set("a", "1")).await, done());
+
+    // From then on silence counts.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(cluster.hosts[&leader].sessions().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -216,6 +216,21 @@ async fn a_session_expires_after_its_timeout_and_not_before() {
     );
 }
 
+/// FAULTS 82.
+#[tokio::test(start_paused = true)]
+async fn time_in_which_the_leader_did_not_run_is_held_against_nobody() {
+    let host = Host::start(MemoryDisk::new()).await;
+    let mut peer = host.connect().await;
+    peer.create_with([1; 16], 5_000).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The clock goes on, and nothing ran in between.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(host.sessions().await.len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(host.sessions().await.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn commands_and_queries_do_not_keep_a_session_alive() {
     let host = Host::start(MemoryDisk::new()).await;

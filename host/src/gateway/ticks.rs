@@ -27,9 +27,17 @@ impl Gateway {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
-        if late > TICK {
-            // Deadlines count only time in which this node ran and listened.
-            leading.postpone(late);
+        // Deadlines count only time in which this node ran and listened. While no quorum acknowledges
+        // it, it takes no word of a client, whether there is a new leader or not: it must hold none's
+        // silence against it.
+        let hears_clients = self
+            .parts
+            .consensus
+            .is_quorum_fresh(self.parts.options.quorum_age_max);
+        match hears_clients {
+            true if late > TICK => leading.postpone(late),
+            true => {}
+            false => leading.postpone(TICK + late),
         }
         leading.time.adjust(now, clocks);
         // What is queued already is expired first: an entry holds no more than one such lot.
