@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use quorate_protocol::{Capabilities, SessionId, SessionSecret};
 
 use crate::{
-    Client, ConnectError, Dealer, OsRandomness, Randomness, Topology, Transport,
+    Answer, Client, ConnectError, Dealer, OsRandomness, Randomness, StaleQueryError, Topology,
+    Transport,
     session::{Config, Credentials, is_endpoint},
-    topology,
+    sessionless::Asker,
 };
 
 /// Settings of a client that is to be made. See [`Client::builder`].
@@ -146,13 +147,28 @@ impl Builder {
     /// the attempt timeout. Cancel-safe.
     pub async fn topology(self) -> Result<Topology, ConnectError> {
         self.check()?;
-        topology::ask(
-            self.endpoints,
-            self.attempt_timeout,
-            self.transport,
-            self.randomness,
-        )
-        .await
+        self.asker().topology().await
+    }
+
+    /// Asks the module a question without a session, also while no node leads: each endpoint in turn
+    /// answers from what it has applied, which may be old. [`Answer::applied_index`] says how far
+    /// that is.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, no answer from any endpoint within its attempt timeout, or what
+    /// the module says. Cancel-safe.
+    pub async fn query_stale_bytes(self, payload: Vec<u8>) -> Result<Answer, StaleQueryError> {
+        self.check()?;
+        self.asker().query(payload).await
+    }
+
+    fn asker(self) -> Asker {
+        Asker {
+            endpoints: self.endpoints,
+            attempt_timeout: self.attempt_timeout,
+            transport: self.transport,
+            randomness: self.randomness,
+        }
     }
 
     fn check(&self) -> Result<(), ConnectError> {

@@ -6,17 +6,19 @@ use std::{
 };
 
 use quorate_protocol::{
-    CommitIndex, LogIndex, NodeId, RequestId, SessionId, SessionSecret, v2::Member,
+    CommitIndex, LogIndex, NodeId, RequestId, SessionId, SessionSecret,
+    v2::{Consistency, Member},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    Builder, CallError, CloseError, ConnectError, NotApplied, Randomness, Requests, Transport,
+    Builder, CallError, CloseError, ConnectError, Events, NotApplied, Randomness, Requests,
+    Transport,
     session::{Config, Credentials, Event},
-    task,
+    task::{self, Watcher},
 };
 
 /// Time for the cluster to confirm a close.
@@ -72,6 +74,8 @@ pub struct Client {
     events: mpsc::Sender<Event>,
     state: watch::Receiver<ConnectionState>,
     credentials: watch::Receiver<Option<Credentials>>,
+    topology: watch::Receiver<Option<Topology>>,
+    watcher: Watcher,
     requests: Arc<Mutex<Option<Requests>>>,
     call_timeout: Duration,
     connect_timeout: Duration,
@@ -91,11 +95,14 @@ impl Client {
         transport: Arc<dyn Transport>,
         randomness: Box<dyn Randomness>,
     ) -> Self {
-        let (events, state, credentials, requests) = task::start(config, transport, randomness);
+        let (events, state, credentials, topology, watcher, requests) =
+            task::start(config, transport, randomness);
         Self {
             events,
             state,
             credentials,
+            topology,
+            watcher,
             requests: Arc::new(Mutex::new(Some(requests))),
             call_timeout,
             connect_timeout,
@@ -172,7 +179,22 @@ impl Client {
     /// # Errors
     /// [`CallError`]; a query changes nothing, so asking again is always safe. Cancel-safe.
     pub async fn query_bytes(&self, payload: Vec<u8>) -> Result<Answer, CallError> {
+        self.read(Consistency::Linearizable, payload).await
+    }
+
+    /// Asks the module a question; the answer has seen what the node that serves this client has
+    /// applied, which may be old: [`Answer::applied_index`] says how far that is. It costs no round
+    /// among the nodes. See also [`Builder::query_stale_bytes`], which needs no leader.
+    ///
+    /// # Errors
+    /// As [`Client::query_bytes`]. Cancel-safe.
+    pub async fn query_stale_bytes(&self, payload: Vec<u8>) -> Result<Answer, CallError> {
+        self.read(Consistency::Stale, payload).await
+    }
+
+    async fn read(&self, consistency: Consistency, payload: Vec<u8>) -> Result<Answer, CallError> {
         self.ask(|deadline, reply| Event::Query {
+            consistency,
             payload,
             deadline,
             reply,
@@ -187,6 +209,14 @@ impl Client {
     pub async fn topology(&self) -> Result<Topology, CallError> {
         self.ask(|deadline, reply| Event::Topology { deadline, reply })
             .await
+    }
+
+    /// Follows who leads and where the members are, as the node that serves this client tells it
+    /// whenever it changes; `None` before the first connection. The client itself learns from it
+    /// where else it may connect.
+    #[must_use]
+    pub fn watch_topology(&self) -> watch::Receiver<Option<Topology>> {
+        self.topology.clone()
     }
 
     async fn ask<T>(
@@ -218,6 +248,33 @@ impl Client {
             .lock()
             .expect("nothing panics while it holds this lock");
         requests.take()
+    }
+
+    /// What drives this client from now on, as one stream: calls, messages, timers, connections. For
+    /// observation only: nothing waits for whoever reads it. Requests from the cluster come in
+    /// [`Client::requests`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: quorate_client::Client) {
+    /// let mut events = client.events().await;
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         Ok(event) => println!("{:?} while {:?}", event.kind, event.state),
+    ///         Err(missed) => println!("{missed}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn events(&self) -> Events {
+        let (reply, answer) = oneshot::channel();
+        if self.watcher.send(reply).await.is_ok()
+            && let Ok(receiver) = answer.await
+        {
+            return Events { receiver };
+        }
+        // The session has ended: there is nothing to watch.
+        let (_, receiver) = broadcast::channel(1);
+        Events { receiver }
     }
 
     /// Whether the client has a connection that serves its session; the receiver sees every change

@@ -202,6 +202,33 @@ pub enum ConnectError {
     Stopped,
 }
 
+/// Why a query without a session gave no answer. It changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StaleQueryError {
+    /// Nothing was sent.
+    #[error(transparent)]
+    Settings(
+        /// What cannot be used.
+        #[from]
+        ConnectError,
+    ),
+    /// No endpoint answered.
+    #[error("no answer; the last attempt: {0}")]
+    NoAnswer(
+        /// What became of the last attempt.
+        #[from]
+        AttemptError,
+    ),
+    /// A node answered, and this is what it said.
+    #[error(transparent)]
+    Refused(
+        /// As of a query in a session.
+        #[from]
+        CallError,
+    ),
+}
+
 /// What became of an attempt to get a connection that serves the session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -19,28 +19,41 @@
 //! # }
 //! ```
 //!
+//! With the feature `typed` calls go by a module's own types, with `blocking` there is a client for
+//! programs without an async runtime.
+//!
 //! One task per client owns its state; a [`Client`] is a cheap handle to it. Everything that a
 //! simulation must decide comes from outside: connections from a [`Transport`], random bytes from a
 //! [`Randomness`], time from `tokio::time`.
 #![deny(missing_docs)]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod client;
 mod error;
+mod events;
+mod handlers;
 mod randomness;
 mod requests;
 mod session;
+mod sessionless;
 mod task;
-mod topology;
 mod transport;
+#[cfg(feature = "typed")]
+mod typed;
 
 pub use builder::Builder;
 pub use client::{Answer, Applied, Client, ConnectionState, Topology};
 pub use error::{
     AttemptError, CallError, CloseError, ConnectError, NotApplied, Rejection, SessionEnd,
-    TransportError,
+    StaleQueryError, TransportError,
 };
+pub use events::{ClientEvent, ClientEventKind, Events, Missed};
+pub use handlers::{Handlers, Unhandled};
 pub use quorate_protocol as protocol;
 pub use randomness::{OsRandomness, Randomness, SeededRandomness};
 pub use requests::{Requests, ServerRequest};
 pub use transport::{Dealer, Link, Transport};
+#[cfg(feature = "typed")]
+pub use typed::{TypedAnswer, TypedApplied, TypedError};

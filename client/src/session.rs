@@ -21,7 +21,7 @@ use std::{mem, time::Duration};
 
 use quorate_protocol::{
     Capabilities, CreationKey, Generation, Nonce, RequestId, SessionId, SessionSecret,
-    v2::ClientMessage,
+    v2::{ClientMessage, Consistency},
 };
 use tokio::{sync::oneshot, time::Instant};
 
@@ -34,11 +34,13 @@ use self::{
     tracker::Tracker,
 };
 use crate::{
-    AttemptError, CallError, CloseError, ConnectError, ConnectionState, SessionEnd, TransportError,
+    AttemptError, CallError, ClientEvent, ClientEventKind, CloseError, ConnectError,
+    ConnectionState, SessionEnd, Topology, TransportError,
     randomness::{self, Backoff, Randomness},
 };
 
 pub(crate) use endpoints::is_endpoint;
+pub(crate) use questions::told;
 
 /// What a session needs to know; checked by the builder.
 #[derive(Debug, Clone)]
@@ -81,6 +83,7 @@ pub(crate) enum Event {
         reply: CallReply,
     },
     Query {
+        consistency: Consistency,
         payload: Vec<u8>,
         deadline: Instant,
         reply: QueryReply,
@@ -105,9 +108,40 @@ pub(crate) enum Event {
     Returned(RequestId),
     /// The link that was asked for is there.
     Linked,
+    /// A timer fired.
+    Woken,
     /// It could not be made, or has ended.
     LinkLost(Option<TransportError>),
     Received(Vec<u8>),
+}
+
+impl Event {
+    /// What observers are told of it; a message that comes is told once it is read.
+    fn kind(&self) -> Option<ClientEventKind> {
+        Some(match self {
+            Self::Connect { .. } => ClientEventKind::ConnectRequested,
+            Self::Call { .. } => ClientEventKind::CallRequested,
+            Self::Query { .. } => ClientEventKind::QueryRequested,
+            Self::Disconnect { .. } => ClientEventKind::DisconnectRequested,
+            Self::Close { .. } => ClientEventKind::CloseRequested,
+            Self::Handled(id) => ClientEventKind::RequestHandled(*id),
+            Self::Linked => ClientEventKind::Linked,
+            Self::LinkLost(_) => ClientEventKind::LinkLost,
+            Self::Woken => ClientEventKind::TimeoutsChecked,
+            Self::Outcome { .. }
+            | Self::Topology { .. }
+            | Self::Pending { .. }
+            | Self::Returned(_)
+            | Self::Received(_) => return None,
+        })
+    }
+}
+
+/// Whether anybody watches the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watching {
+    Somebody,
+    Nobody,
 }
 
 /// What to do outside.
@@ -173,6 +207,10 @@ pub(crate) struct Session {
     questions: Questions,
     tracker: Tracker,
     actions: Vec<Action>,
+    /// What was taken up, in order, since it was taken last; `None` while nobody watches.
+    observed: Option<Vec<ClientEvent>>,
+    /// As the node that serves us told it last.
+    topology: Option<Topology>,
     /// To be told that the client is connected, once they can see it.
     connected: Vec<ConnectReply>,
 }
@@ -200,6 +238,8 @@ impl Session {
             questions: Questions::new(config.request_timeout),
             tracker,
             actions: Vec::new(),
+            observed: None,
+            topology: None,
             connected: Vec::new(),
             config,
             randomness,
@@ -218,6 +258,10 @@ impl Session {
         self.credentials
     }
 
+    pub(crate) fn topology(&self) -> Option<&Topology> {
+        self.topology.as_ref()
+    }
+
     /// Whether nothing can come of it any more.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
@@ -232,7 +276,30 @@ impl Session {
         mem::take(&mut self.actions)
     }
 
+    /// Events are kept, or not any more, for [`Session::take_observed`].
+    pub(crate) fn observe(&mut self, watching: Watching) {
+        self.observed = match watching {
+            Watching::Somebody => Some(self.observed.take().unwrap_or_default()),
+            Watching::Nobody => None,
+        };
+    }
+
+    pub(crate) fn take_observed(&mut self) -> Vec<ClientEvent> {
+        self.observed.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, kind: impl FnOnce() -> ClientEventKind) {
+        let state = self.state();
+        if let Some(observed) = &mut self.observed {
+            let kind = kind();
+            observed.push(ClientEvent { state, kind });
+        }
+    }
+
     pub(crate) fn handle(&mut self, now: Instant, event: Event) {
+        if let Some(kind) = event.kind() {
+            self.note(|| kind);
+        }
         match event {
             Event::Connect { deadline, reply } => self.connect(now, deadline, reply),
             Event::Call {
@@ -252,12 +319,15 @@ impl Session {
                 None => self.commands.attach(request, deadline, reply),
             },
             Event::Query {
+                consistency,
                 payload,
                 deadline,
                 reply,
             } => match self.end() {
                 Some(end) => drop(reply.send(Err(expired(end, None)))),
-                None => self.questions.query(now, payload, deadline, reply),
+                None => self
+                    .questions
+                    .query(now, consistency, payload, deadline, reply),
             },
             Event::Topology { deadline, reply } => match self.end() {
                 Some(end) => drop(reply.send(Err(expired(end, None)))),
@@ -277,6 +347,7 @@ impl Session {
                 }
             }
             Event::Returned(id) => self.tracker.returned(id),
+            Event::Woken => {}
             Event::Linked => self.linked(),
             Event::LinkLost(error) => self.link_lost(now, error),
             Event::Received(frame) => self.received(now, &frame),
@@ -291,6 +362,7 @@ impl Session {
             ClientMessage::CreateSession { .. } | ClientMessage::ContinueSession { .. }
         );
         self.strays += u64::from(binds);
+        self.note(|| ClientEventKind::Sent(message.name()));
         Some(
             message
                 .encode()

@@ -4,13 +4,15 @@ use std::{future, sync::Arc};
 
 use futures::future::BoxFuture;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    ConnectionState, Link, Randomness, Requests, ServerRequest, Transport, TransportError,
-    session::{Action, Config, Credentials, Event, Session},
+    ClientEvent, ConnectionState, Link, Randomness, Requests, ServerRequest, Topology, Transport,
+    TransportError,
+    events::EVENTS_QUEUED_MAX,
+    session::{Action, Config, Credentials, Event, Session, Watching},
 };
 
 /// Calls on their way to the task; more wait in their callers.
@@ -24,8 +26,13 @@ pub(crate) type Ends = (
     mpsc::Sender<Event>,
     watch::Receiver<ConnectionState>,
     watch::Receiver<Option<Credentials>>,
+    watch::Receiver<Option<Topology>>,
+    Watcher,
     Requests,
 );
+
+/// Asks the task for its events.
+pub(crate) type Watcher = mpsc::Sender<oneshot::Sender<broadcast::Receiver<ClientEvent>>>;
 
 /// Spawns a task of this crate; the only function that does.
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
@@ -38,25 +45,37 @@ pub(crate) fn start(
     randomness: Box<dyn Randomness>,
 ) -> Ends {
     let (events, calls) = mpsc::channel(EVENTS_MAX);
+    let (watcher, watchers) = mpsc::channel(1);
     let (feedback, handled) = mpsc::unbounded_channel();
     let (requests, receiver) = mpsc::unbounded_channel();
     let session = Session::new(config, randomness);
     let (state, state_seen) = watch::channel(session.state());
     let (credentials, credentials_seen) = watch::channel(session.credentials());
+    let (topology, topology_seen) = watch::channel(None);
     let task = Task {
         session,
         transport,
         wire: Wire::None,
         staged: None,
         calls,
+        watchers,
         feedback,
         handled,
         requests: Some(requests),
         state,
         credentials,
+        topology,
+        observers: Some(broadcast::Sender::new(EVENTS_QUEUED_MAX)),
     };
     spawn(task.run());
-    (events, state_seen, credentials_seen, Requests { receiver })
+    (
+        events,
+        state_seen,
+        credentials_seen,
+        topology_seen,
+        watcher,
+        Requests { receiver },
+    )
 }
 
 enum Wire {
@@ -72,12 +91,16 @@ struct Task {
     /// The next frame, made but not yet taken by the link.
     staged: Option<Vec<u8>>,
     calls: mpsc::Receiver<Event>,
+    watchers: mpsc::Receiver<oneshot::Sender<broadcast::Receiver<ClientEvent>>>,
     feedback: mpsc::UnboundedSender<Event>,
     handled: mpsc::UnboundedReceiver<Event>,
     /// None once the session has ended.
     requests: Option<mpsc::UnboundedSender<ServerRequest>>,
     state: watch::Sender<ConnectionState>,
     credentials: watch::Sender<Option<Credentials>>,
+    topology: watch::Sender<Option<Topology>>,
+    /// None once the session has ended.
+    observers: Option<broadcast::Sender<ClientEvent>>,
 }
 
 impl Task {
@@ -94,6 +117,7 @@ impl Task {
             }
             self.act();
             self.send(now);
+            self.tell();
             let wake_at = self.session.wake_at(now);
             // In a fixed order, so that a simulation repeats. What comes from the node goes first:
             // it makes room for what goes to it.
@@ -110,8 +134,36 @@ impl Task {
                         self.session.handle(now, event);
                     }
                 }
-                () = sleep_until(wake_at) => {}
+                Some(reply) = self.watchers.recv() => self.watch(reply),
+                () = sleep_until(wake_at) => self.session.handle(Instant::now(), Event::Woken),
             }
+        }
+    }
+
+    /// Another observer.
+    fn watch(&mut self, reply: oneshot::Sender<broadcast::Receiver<ClientEvent>>) {
+        if let Some(observers) = &self.observers {
+            // Whoever asked may have gone.
+            let _ = reply.send(observers.subscribe());
+            self.session.observe(Watching::Somebody);
+        }
+    }
+
+    /// Tells observers what was done.
+    fn tell(&mut self) {
+        let Some(observers) = &self.observers else {
+            return;
+        };
+        let observed = self.session.take_observed();
+        if observed.is_empty() {
+            return;
+        }
+        for event in observed {
+            // Nobody may be left.
+            let _ = observers.send(event);
+        }
+        if observers.receiver_count() == 0 {
+            self.session.observe(Watching::Nobody);
         }
     }
 
@@ -190,8 +242,17 @@ impl Task {
         }
         publish(&self.credentials, self.session.credentials());
         publish(&self.state, self.session.state());
+        self.topology.send_if_modified(|seen| {
+            let changed = seen.as_ref() != self.session.topology();
+            if changed {
+                *seen = self.session.topology().cloned();
+            }
+            changed
+        });
         if self.session.has_ended() {
             self.requests = None;
+            self.tell();
+            self.observers = None;
         }
     }
 }

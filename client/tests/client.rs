@@ -1,152 +1,21 @@
 //! The client from outside, over channels in memory, against nodes that follow a script.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod support;
+
 use std::time::Duration;
 
-use futures::{StreamExt, future::BoxFuture};
+use futures::StreamExt;
 use quorate_client::{
-    Builder, CallError, Client, ConnectError, ConnectionState, Link, NotApplied, SeededRandomness,
-    SessionEnd, Transport, TransportError,
+    CallError, Client, ConnectError, ConnectionState, NotApplied, SeededRandomness, SessionEnd,
+    StaleQueryError,
     protocol::{
-        Generation, LogIndex, NodeId, RequestId, SessionId, SessionSecret,
+        LogIndex, NodeId, RequestId,
         v2::{ClientMessage, Member, Outcome, ServerMessage, SessionCloseReason},
     },
 };
+use support::{Memory, SECRET, SESSION, builder, connected, member};
 use tokio::sync::mpsc;
-
-const SESSION: SessionId = SessionId([9; 16]);
-const SECRET: SessionSecret = SessionSecret([7; 32]);
-
-struct Memory {
-    accepted: mpsc::UnboundedSender<Peer>,
-}
-
-/// The node's end of a connection.
-struct Peer {
-    endpoint: String,
-    incoming: mpsc::Receiver<Vec<u8>>,
-    outgoing: mpsc::Sender<Vec<u8>>,
-}
-
-impl Transport for Memory {
-    fn connect(&self, endpoint: String) -> BoxFuture<'static, Result<Link, TransportError>> {
-        let (to_node, incoming) = mpsc::channel(4);
-        let (outgoing, from_node) = mpsc::channel(4);
-        let peer = Peer {
-            endpoint,
-            incoming,
-            outgoing,
-        };
-        self.accepted.send(peer).unwrap();
-        Box::pin(async {
-            Ok(Link {
-                outgoing: to_node,
-                incoming: from_node,
-            })
-        })
-    }
-}
-
-impl Peer {
-    async fn receive(&mut self) -> Option<ClientMessage> {
-        Some(ClientMessage::decode(&self.incoming.recv().await?).unwrap())
-    }
-
-    async fn send(&self, message: ServerMessage) {
-        self.outgoing.send(message.encode().unwrap()).await.unwrap();
-    }
-
-    /// Grants what the client asks for first.
-    async fn grant(&mut self) -> ClientMessage {
-        let asked = self.receive().await.unwrap();
-        let timeout_ms = 30_000;
-        self.send(match &asked {
-            ClientMessage::CreateSession { nonce, .. } => ServerMessage::SessionCreated {
-                nonce: *nonce,
-                session: SESSION,
-                secret: SECRET,
-                generation: Generation(1),
-                timeout_ms,
-            },
-            ClientMessage::ContinueSession { nonce, .. } => ServerMessage::SessionContinued {
-                nonce: *nonce,
-                generation: Generation(2),
-                last_executed: RequestId(0),
-                highest_lowest_pending: RequestId(0),
-                timeout_ms,
-            },
-            other => panic!("{other:?} asks for no session"),
-        })
-        .await;
-        asked
-    }
-
-    /// Echoes commands and queries, answers keep-alives, confirms a close; until the client goes.
-    async fn serve(mut self) {
-        while let Some(message) = self.receive().await {
-            let answer = match message {
-                ClientMessage::Command {
-                    request, payload, ..
-                } => ServerMessage::CommandResponse {
-                    request,
-                    commit_index: Some(LogIndex(10 + request.0)),
-                    outcome: Outcome::Success { payload },
-                },
-                ClientMessage::Query {
-                    correlation,
-                    payload,
-                    ..
-                } => ServerMessage::QueryResponse {
-                    correlation,
-                    applied_index: LogIndex(10),
-                    outcome: Outcome::Success { payload },
-                },
-                ClientMessage::TopologyRequest { nonce } => ServerMessage::Topology {
-                    nonce,
-                    leader: Some(NodeId(1)),
-                    members: vec![member()],
-                },
-                ClientMessage::KeepAlive { timestamp } => {
-                    ServerMessage::KeepAliveResponse { timestamp }
-                }
-                ClientMessage::CloseSession => ServerMessage::SessionClosed {
-                    reason: SessionCloseReason::ClosedByClient,
-                    leader: None,
-                },
-                other => panic!("{other:?} was not expected"),
-            };
-            self.send(answer).await;
-        }
-    }
-}
-
-fn member() -> Member {
-    Member {
-        node: NodeId(1),
-        client: "tcp://a:1".into(),
-        admin: "http://a:2".into(),
-    }
-}
-
-fn builder() -> (Builder, mpsc::UnboundedReceiver<Peer>) {
-    let (accepted, peers) = mpsc::unbounded_channel();
-    let builder = Client::builder(["tcp://a:1", "tcp://b:1"])
-        .capability("worker", "v1.2")
-        .transport(Memory { accepted })
-        .randomness(SeededRandomness(1));
-    (builder, peers)
-}
-
-/// A connected client, and the node's end.
-async fn connected() -> (Client, Peer, mpsc::UnboundedReceiver<Peer>) {
-    let (builder, mut peers) = builder();
-    let (client, peer) = tokio::join!(builder.connect(), async {
-        let mut peer = peers.recv().await.unwrap();
-        peer.grant().await;
-        peer
-    });
-    (client.unwrap(), peer, peers)
-}
 
 #[tokio::test(start_paused = true)]
 async fn calls_queries_and_the_topology_are_answered() {
@@ -461,6 +330,55 @@ async fn settings_are_checked_before_anything_is_sent() {
             .unwrap_err();
         assert_eq!(error, ConnectError::InvalidTimeout { timeout });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_learned_from_the_node_and_connected_to() {
+    let (accepted, mut peers) = mpsc::unbounded_channel();
+    let builder = Client::builder(["tcp://a:1"])
+        .transport(Memory { accepted })
+        .randomness(SeededRandomness(1));
+    let (client, peer) = tokio::join!(builder.connect(), async {
+        let mut peer = peers.recv().await.unwrap();
+        peer.grant().await;
+        peer
+    });
+    let client = client.unwrap();
+    let mut topology = client.watch_topology();
+    let learned = Member {
+        client: "tcp://learned:1".into(),
+        ..member()
+    };
+    peer.send(ServerMessage::TopologyChanged {
+        leader: Some(NodeId(1)),
+        members: vec![member(), learned.clone()],
+    })
+    .await;
+    let told = topology.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(told.unwrap().members, [member(), learned]);
+    drop(peer);
+    assert_eq!(peers.recv().await.unwrap().endpoint, "tcp://learned:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_query_needs_no_session_and_goes_to_the_next_node_if_one_is_silent() {
+    let (builder, mut peers) = builder();
+    let (answer, ()) = tokio::join!(builder.query_stale_bytes(vec![3]), async {
+        let silent = peers.recv().await.unwrap();
+        let node = peers.recv().await.unwrap();
+        assert_eq!(
+            (&*silent.endpoint, &*node.endpoint),
+            ("tcp://a:1", "tcp://b:1")
+        );
+        node.serve().await;
+    });
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.applied_index, answer.answer),
+        (LogIndex(10), vec![3])
+    );
+    let nowhere = Client::builder(["nowhere"]).query_stale_bytes(vec![]);
+    assert!(matches!(nowhere.await, Err(StaleQueryError::Settings(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,7 @@ mod requests;
 mod takeover;
 mod ticks;
 mod timekeeper;
+mod topology;
 mod wire;
 pub mod zmtp_edge;
 
@@ -164,6 +165,8 @@ pub struct Gateway {
     leadership: Leadership,
     /// The newest leader that was known.
     leader_seen: Option<u64>,
+    /// What clients were told last.
+    topology_told: topology::Topology,
     /// Connections with something queued, in the order of their turns.
     round: VecDeque<ConnectionId>,
     /// What the leader itself proposes: before any client's.
@@ -234,6 +237,7 @@ impl Gateway {
             role: Role::Follower,
             leadership,
             leader_seen: None,
+            topology_told: topology::Topology::default(),
             round: VecDeque::new(),
             own: VecDeque::new(),
             entries: FuturesOrdered::new(),
@@ -353,6 +357,7 @@ impl Gateway {
         if was_leader && lost {
             self.step_down();
         }
+        self.tell_changed_topology();
         if self.leadership.is_leader && matches!(self.role, Role::Follower) {
             self.role = Role::TakingOver;
             // One at a time: one of an earlier leadership sees that it is late, and begins again.
@@ -437,27 +442,6 @@ impl Gateway {
         };
         // Whoever asked may have gone.
         let _ = answer.send(sessions);
-    }
-
-    /// The leader, as clients are told of it.
-    fn leader(&self) -> Option<Member> {
-        let leader = self.leadership.leader?;
-        self.members()
-            .into_iter()
-            .find(|member| member.node == NodeId(leader))
-    }
-
-    fn members(&self) -> Vec<Member> {
-        self.parts
-            .consensus
-            .members()
-            .into_iter()
-            .map(|(node, member)| Member {
-                node: NodeId(node),
-                client: member.client,
-                admin: member.admin,
-            })
-            .collect()
     }
 
     fn send(&self, id: ConnectionId, message: ServerMessage) {

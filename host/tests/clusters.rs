@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use memory::{Host, Opened, Peer, Wires, done, found, get, nonce, set, until};
 use quorate_host::store::memory_disk::{Fault, MemoryDisk};
-use quorate_protocol::v2::{ClientMessage, Outcome, RejectReason, ServerMessage};
-use quorate_protocol::{Capabilities, CreationKey};
+use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, RejectReason, ServerMessage};
+use quorate_protocol::{Capabilities, CreationKey, NodeId};
 
 const NODES: u64 = 3;
 
@@ -272,6 +272,92 @@ async fn a_leader_that_was_without_its_quorum_held_no_silence_against_anyone() {
     // From then on silence counts.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(cluster.hosts[&leader].sessions().await.is_empty());
+}
+
+/// Asks what the node has applied; the answer, and how far that is.
+async fn stale(peer: &mut Peer, key: &str) -> (Outcome, u64) {
+    peer.send(ClientMessage::Query {
+        correlation: 5,
+        consistency: Consistency::Stale,
+        payload: get(key),
+    })
+    .await;
+    match peer.next().await {
+        ServerMessage::QueryResponse {
+            correlation: 5,
+            applied_index,
+            outcome,
+        } => (outcome, applied_index.0),
+        other => panic!("no answer: {other:?}"),
+    }
+}
+
+fn value(value: &str) -> Outcome {
+    Outcome::Success {
+        payload: found(value),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_node_answers_a_stale_query_and_says_how_far_it_is() {
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower(leader);
+    let mut writer = cluster.connect().await;
+    writer.create().await;
+    assert_eq!(writer.call(1, set("a", "old")).await, done());
+    cluster.equal().await;
+
+    cluster.wires.isolate(follower);
+    assert_eq!(writer.call(2, set("a", "new")).await, done());
+    let mut reader = cluster.hosts[&follower].connect().await;
+    let (outcome, then) = stale(&mut reader, "a").await;
+    assert_eq!(outcome, value("old"), "it has no session, and needs none");
+    let (outcome, now) = stale(&mut writer, "a").await;
+    assert_eq!(outcome, value("new"), "the leader answers too");
+    assert!(then < now, "{then} < {now}");
+
+    cluster.wires.heal();
+    cluster.equal().await;
+    assert_eq!(stale(&mut reader, "a").await.0, value("new"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_told_of_all_members_and_of_each_leader() {
+    let mut cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peer = cluster.connect().await;
+    peer.create().await;
+    let told = |news: ServerMessage| match news {
+        ServerMessage::TopologyChanged { leader, members } => {
+            let members = members.into_iter().map(|member| member.client);
+            (leader, members.collect::<Vec<_>>())
+        }
+        other => panic!("no news: {other:?}"),
+    };
+    let members = ["tcp://n1:2", "tcp://n2:2", "tcp://n3:2"].map(str::to_owned);
+    assert_eq!(
+        told(peer.news().await),
+        (Some(NodeId(leader)), members.to_vec())
+    );
+
+    // Whoever spoke on a follower hears of the next leader there.
+    let follower = cluster.follower(leader);
+    let mut bystander = cluster.hosts[&follower].connect().await;
+    bystander
+        .send(ClientMessage::TopologyRequest { nonce: nonce(3) })
+        .await;
+    assert!(matches!(
+        bystander.next().await,
+        ServerMessage::Topology { .. }
+    ));
+    cluster.stop(leader).await;
+    let next = cluster.leader().await;
+    let (mut seen, mut known) = (None, Vec::new());
+    while seen != Some(NodeId(next)) {
+        (seen, known) = told(bystander.news().await);
+    }
+    assert_eq!(known, members);
 }
 
 #[tokio::test(start_paused = true)]

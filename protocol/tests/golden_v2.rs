@@ -117,6 +117,14 @@ fn client_messages() -> Vec<(&'static str, ClientMessage)> {
                 payload: payload(),
             },
         ),
+        (
+            "QueryStale",
+            M::Query {
+                correlation: 7,
+                consistency: Consistency::Stale,
+                payload: payload(),
+            },
+        ),
         ("TopologyRequest", M::TopologyRequest { nonce: nonce(42) }),
     ]
 }
@@ -324,6 +332,13 @@ fn answers() -> Vec<(&'static str, ServerMessage)> {
                 members: vec![],
             },
         ),
+        (
+            "TopologyChanged",
+            M::TopologyChanged {
+                leader: Some(NodeId(1)),
+                members: vec![member()],
+            },
+        ),
     ]
 }
 
@@ -395,18 +410,18 @@ fn hostile_frames_have_typed_errors() {
         })
     );
     assert_eq!(
-        server(10, &[]),
+        server(11, &[]),
         Err(DecodeError::UnknownTag {
             version: 2,
-            tag: 10
+            tag: 11
         })
     );
     assert_eq!(client(9, &[0; 8]), Err(DecodeError::ZeroNonce));
     assert_eq!(
-        client(8, b"\0\0\0\0\0\0\0\x07\x01\0\0\0\0"),
+        client(8, b"\0\0\0\0\0\0\0\x07\x02\0\0\0\0"),
         Err(DecodeError::UnknownValue {
             field: "consistency",
-            value: 1
+            value: 2
         })
     );
     assert_eq!(

@@ -152,7 +152,10 @@ fn client() -> impl Strategy<Value = v2::ClientMessage> {
         }),
         (any::<u64>(), payload()).prop_map(|(correlation, payload)| M::Query {
             correlation,
-            consistency: Consistency::Linearizable,
+            consistency: match correlation % 2 {
+                0 => Consistency::Linearizable,
+                _ => Consistency::Stale,
+            },
             payload
         }),
         nonce().prop_map(|nonce| M::TopologyRequest { nonce }),
@@ -263,6 +266,12 @@ fn server() -> impl Strategy<Value = v2::ServerMessage> {
         (nonce(), any::<u64>(), vec(member(), 0..4)).prop_map(move |(nonce, leader, members)| {
             M::Topology {
                 nonce,
+                leader: some(leader).map(NodeId),
+                members,
+            }
+        }),
+        (any::<u64>(), vec(member(), 0..4)).prop_map(move |(leader, members)| {
+            M::TopologyChanged {
                 leader: some(leader).map(NodeId),
                 members,
             }

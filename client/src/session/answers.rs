@@ -15,7 +15,7 @@ use super::{
     lifecycle::{Direction, PAUSE_MAX},
     tracker::Verdict,
 };
-use crate::{AttemptError, SessionEnd, Topology};
+use crate::{AttemptError, ClientEventKind, SessionEnd, Topology};
 
 impl Session {
     pub(super) fn received(&mut self, now: Instant, frame: &[u8]) {
@@ -26,6 +26,7 @@ impl Session {
                 return;
             }
         };
+        self.note(|| ClientEventKind::Received(message.name()));
         match &self.phase {
             Phase::Asking { nonce, .. } => {
                 let nonce = *nonce;
@@ -186,6 +187,11 @@ impl Session {
                 let topology = Topology { leader, members };
                 self.questions
                     .topology_answered(nonce.get().cast_unsigned(), topology);
+                Reaction::Stay
+            }
+            ServerMessage::TopologyChanged { leader, members } => {
+                self.endpoints.learn(&members);
+                self.topology = Some(Topology { leader, members });
                 Reaction::Stay
             }
             ServerMessage::KeepAliveResponse { timestamp } => {

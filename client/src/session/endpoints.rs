@@ -7,7 +7,10 @@ const ENDPOINTS_MAX: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Endpoints {
+    /// As given, then those that were learned.
     known: Vec<String>,
+    /// How many were given.
+    given: usize,
     current: usize,
     /// Named as leader by a node; tried next.
     hinted: bool,
@@ -18,6 +21,7 @@ impl Endpoints {
     pub(super) fn new(known: Vec<String>) -> Self {
         assert!(!known.is_empty(), "the builder refuses an empty list");
         Self {
+            given: known.len(),
             known,
             current: 0,
             hinted: false,
@@ -34,6 +38,24 @@ impl Endpoints {
 
     pub(super) fn hinted(&self) -> bool {
         self.hinted
+    }
+
+    /// Takes the members' addresses in the place of what was learned before; what was given stays.
+    pub(super) fn learn(&mut self, members: &[Member]) {
+        let current = self.known[self.current].clone();
+        self.known.truncate(self.given);
+        let learned = members.iter().map(|member| &member.client);
+        for endpoint in learned.filter(|endpoint| is_endpoint(endpoint)) {
+            if self.known.len() < ENDPOINTS_MAX && !self.known.contains(endpoint) {
+                self.known.push(endpoint.clone());
+            }
+        }
+        // Where we are stays, whatever the members say.
+        let place = self.known.iter().position(|known| *known == current);
+        self.current = place.unwrap_or_else(|| {
+            self.known.push(current);
+            self.known.len() - 1
+        });
     }
 
     /// Goes on with the next address.
@@ -100,6 +122,31 @@ mod tests {
             endpoints.follow(Some(&member(&format!("tcp://x:{}", n + 1))));
         }
         assert_eq!(endpoints.len(), ENDPOINTS_MAX);
+    }
+
+    #[test]
+    fn members_are_learned_and_forgotten_and_what_was_given_stays() {
+        let members = |hosts: &[&str]| -> Vec<Member> {
+            let member = |host: &&str| Member {
+                node: NodeId(1),
+                client: format!("tcp://{host}:1"),
+                admin: String::new(),
+            };
+            hosts.iter().map(member).collect()
+        };
+        let mut endpoints = Endpoints::new(vec!["tcp://given:1".into()]);
+        endpoints.learn(&members(&["a", "given", "b"]));
+        assert_eq!(endpoints.known, ["tcp://given:1", "tcp://a:1", "tcp://b:1"]);
+        endpoints.advance();
+        endpoints.learn(&members(&["b", "c", "no host"]));
+        assert_eq!(
+            (endpoints.current(), endpoints.len()),
+            ("tcp://a:1", 5),
+            "we are still there"
+        );
+        endpoints.advance();
+        endpoints.learn(&[]);
+        assert_eq!(endpoints.known, ["tcp://given:1"]);
     }
 
     #[test]

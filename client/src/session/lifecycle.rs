@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::{Action, CloseReply, Closing, ConnectReply, Credentials, Phase, Session, expired};
 use crate::{
-    AttemptError, CallError, CloseError, ConnectError, SessionEnd, TransportError, randomness,
+    AttemptError, CallError, ClientEventKind, CloseError, ConnectError, SessionEnd, TransportError,
+    randomness,
 };
 
 /// Longest pause between rounds of attempts, but for the jitter. A short session shortens it.
@@ -108,8 +109,11 @@ impl Session {
         self.phase = Phase::Opening {
             until: now + self.config.attempt_timeout,
         };
-        self.actions
-            .push(Action::Open(self.endpoints.current().to_owned()));
+        let endpoint = self.endpoints.current().to_owned();
+        self.note(|| ClientEventKind::Connecting {
+            endpoint: endpoint.clone(),
+        });
+        self.actions.push(Action::Open(endpoint));
     }
 
     pub(super) fn linked(&mut self) {

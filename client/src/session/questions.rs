@@ -23,8 +23,14 @@ pub(super) type TopologyReply = oneshot::Sender<Result<Topology, CallError>>;
 
 #[derive(Debug)]
 enum Kind {
-    Query { payload: Vec<u8>, reply: QueryReply },
-    Topology { reply: TopologyReply },
+    Query {
+        consistency: Consistency,
+        payload: Vec<u8>,
+        reply: QueryReply,
+    },
+    Topology {
+        reply: TopologyReply,
+    },
 }
 
 impl Kind {
@@ -83,11 +89,17 @@ impl Questions {
     pub(super) fn query(
         &mut self,
         now: Instant,
+        consistency: Consistency,
         payload: Vec<u8>,
         deadline: Instant,
         reply: QueryReply,
     ) {
-        self.add(now, deadline, Kind::Query { payload, reply });
+        let kind = Kind::Query {
+            consistency,
+            payload,
+            reply,
+        };
+        self.add(now, deadline, kind);
     }
 
     pub(super) fn topology(&mut self, now: Instant, deadline: Instant, reply: TopologyReply) {
@@ -149,9 +161,13 @@ impl Questions {
         let (_, correlation) = *self.due.first().filter(|(due, _)| *due <= now)?;
         self.postpone(correlation, now + self.request_timeout);
         Some(match &self.open.get(&correlation)?.kind {
-            Kind::Query { payload, .. } => ClientMessage::Query {
+            Kind::Query {
+                consistency,
+                payload,
+                ..
+            } => ClientMessage::Query {
                 correlation,
-                consistency: Consistency::Linearizable,
+                consistency: *consistency,
                 payload: payload.clone(),
             },
             Kind::Topology { .. } => ClientMessage::TopologyRequest {
@@ -174,28 +190,7 @@ impl Questions {
         let Kind::Query { payload, .. } = &question.kind else {
             return Reaction::Stay;
         };
-        let rejected = |rejection| {
-            Err(CallError::Rejected {
-                request_id: None,
-                commit_index: None,
-                rejection,
-            })
-        };
-        let not_applied = |reason| Err(CallError::NotApplied { reason });
-        let result = match outcome {
-            Outcome::Success { payload } => Ok(Answer {
-                applied_index,
-                answer: payload,
-            }),
-            Outcome::ApplicationError { code, payload } => {
-                rejected(Rejection::Application { code, payload })
-            }
-            Outcome::Trapped { code } => rejected(Rejection::Trapped { code }),
-            Outcome::TooLarge { bytes_max } => not_applied(NotApplied::TooLarge {
-                bytes: payload.len(),
-                bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
-            }),
-            Outcome::NoModule => not_applied(NotApplied::NoModule),
+        match outcome {
             Outcome::NotLeader { leader } => return Reaction::Redirect(leader),
             Outcome::Fenced | Outcome::NoSession => return Reaction::Continue,
             Outcome::Overloaded { retry_after_ms } => {
@@ -204,15 +199,17 @@ impl Questions {
                 self.postpone(correlation, due);
                 return Reaction::Stay;
             }
-            // Migrating, unknown, and what no query has: a later answer decides.
-            _ => {
-                let due = now + question.backoff.next(randomness);
-                self.postpone(correlation, due);
-                return Reaction::Stay;
-            }
-        };
-        if let Kind::Query { reply, .. } = self.remove(correlation) {
-            let _ = reply.send(result);
+            outcome => match told(applied_index, outcome, payload.len()) {
+                Some(told) => {
+                    if let Kind::Query { reply, .. } = self.remove(correlation) {
+                        let _ = reply.send(told);
+                    }
+                }
+                None => {
+                    let due = now + question.backoff.next(randomness);
+                    self.postpone(correlation, due);
+                }
+            },
         }
         Reaction::Stay
     }
@@ -267,6 +264,39 @@ impl Questions {
             question.kind.fail(error());
         }
     }
+}
+
+/// What an outcome tells whoever asked a query of so many bytes; `None`: a later answer decides
+/// (migrating, unknown, and what no query has).
+pub(crate) fn told(
+    applied_index: LogIndex,
+    outcome: Outcome,
+    bytes: usize,
+) -> Option<Result<Answer, CallError>> {
+    let rejected = |rejection| {
+        Err(CallError::Rejected {
+            request_id: None,
+            commit_index: None,
+            rejection,
+        })
+    };
+    let not_applied = |reason| Err(CallError::NotApplied { reason });
+    Some(match outcome {
+        Outcome::Success { payload } => Ok(Answer {
+            applied_index,
+            answer: payload,
+        }),
+        Outcome::ApplicationError { code, payload } => {
+            rejected(Rejection::Application { code, payload })
+        }
+        Outcome::Trapped { code } => rejected(Rejection::Trapped { code }),
+        Outcome::TooLarge { bytes_max } => not_applied(NotApplied::TooLarge {
+            bytes,
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        }),
+        Outcome::NoModule => not_applied(NotApplied::NoModule),
+        _ => return None,
+    })
 }
 
 fn nonce(correlation: u64) -> Nonce {

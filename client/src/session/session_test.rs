@@ -157,6 +157,7 @@ impl Rig {
         let (reply, answer) = oneshot::channel();
         let deadline = self.now + CALL_TIMEOUT;
         self.event(Event::Query {
+            consistency: Consistency::Linearizable,
             payload: b"q".to_vec(),
             deadline,
             reply,

@@ -241,6 +241,7 @@ impl Gateway {
                         timeout_ms: *timeout_ms,
                     },
                 );
+                self.tell_topology(id);
                 self.send_requests(*session);
             }
             OperationResult::Rejected(response) => {
@@ -287,6 +288,7 @@ impl Gateway {
                         timeout_ms: *timeout_ms,
                     },
                 );
+                self.tell_topology(id);
                 self.send_requests(session);
             }
             _ => {

@@ -1,7 +1,7 @@
 //! From a client's message to an operation in a batch.
 
 use quorate_core::entry::{Entry, Operation};
-use quorate_protocol::v2::{Outcome, ServerMessage, SessionCloseReason};
+use quorate_protocol::v2::{Consistency, Outcome, ServerMessage, SessionCloseReason};
 use quorate_protocol::{RequestId, Version};
 
 use super::connection::{Bound, Share};
@@ -96,18 +96,12 @@ impl Gateway {
     fn inbound(&mut self, id: ConnectionId, version: Version, inbound: Inbound) {
         match inbound {
             Inbound::Nothing => {}
-            Inbound::Topology { nonce } => {
-                let leader = self.leadership.leader.map(quorate_protocol::NodeId);
-                let members = self.members();
-                self.send(
-                    id,
-                    ServerMessage::Topology {
-                        nonce,
-                        leader,
-                        members,
-                    },
-                );
-            }
+            Inbound::Topology { nonce } => self.answer_topology(id, nonce),
+            Inbound::Query {
+                correlation,
+                consistency: Consistency::Stale,
+                payload,
+            } => self.stale_query(id, correlation, payload),
             Inbound::Create {
                 nonce,
                 creation_key,
@@ -146,6 +140,7 @@ impl Gateway {
             Inbound::Query {
                 correlation,
                 payload,
+                ..
             } => self.query(id, correlation, payload),
         }
     }

@@ -27,7 +27,7 @@ pub(super) enum Read {
 /// A client's query.
 pub(super) struct Query {
     connection: ConnectionId,
-    session: SessionId,
+    session: Option<SessionId>,
     correlation: Correlation,
     payload: Vec<u8>,
     /// When it arrived.
@@ -56,31 +56,59 @@ const QUERY_TASKS_MAX: usize = 8;
 impl Gateway {
     pub(super) fn query(&mut self, id: ConnectionId, correlation: Correlation, payload: Vec<u8>) {
         let Some(bound) = self.bound(id) else { return };
+        if let Some(query) = self.admit(id, Some(bound.session), correlation, payload) {
+            self.read(Read::Query(query));
+        }
+    }
+
+    /// Answered from what this node has applied, whoever leads, and with or without a session.
+    pub(super) fn stale_query(
+        &mut self,
+        id: ConnectionId,
+        correlation: Correlation,
+        payload: Vec<u8>,
+    ) {
+        let connection = self.connections.get(&id);
+        let bound = connection.and_then(|connection| connection.bound);
+        let session = bound.map(|bound| bound.session);
+        if let Some(query) = self.admit(id, session, correlation, payload) {
+            self.queries_ready.push_back(query);
+        }
+    }
+
+    /// A query that may wait for its answer; one that may not is answered at once.
+    fn admit(
+        &mut self,
+        id: ConnectionId,
+        session: Option<SessionId>,
+        correlation: Correlation,
+        payload: Vec<u8>,
+    ) -> Option<Query> {
         let bytes = payload.len();
         if bytes > COMMAND_BYTES_MAX {
             let bytes_max = u32::try_from(COMMAND_BYTES_MAX).unwrap_or(u32::MAX);
-            return self.answer(id, correlation, Outcome::TooLarge { bytes_max });
+            self.answer(id, correlation, Outcome::TooLarge { bytes_max });
+            return None;
         }
         let has_room = self.queries.has_room(bytes, QUERIES_MAX, QUERIES_BYTES_MAX);
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
+        let connection = self.connections.get_mut(&id)?;
         if !has_room || !connection.admits_query(bytes) {
             let outcome = Outcome::Overloaded {
                 retry_after_ms: RETRY_AFTER_MS,
             };
-            return self.answer(id, correlation, outcome);
+            self.answer(id, correlation, outcome);
+            return None;
         }
         connection.queries.add(bytes);
         self.queries.add(bytes);
         let at = self.parts.driver.now();
-        self.read(Read::Query(Query {
+        Some(Query {
             connection: id,
-            session: bound.session,
+            session,
             correlation,
             payload,
             at,
-        }));
+        })
     }
 
     /// Answers a query that was not run.
@@ -185,8 +213,7 @@ impl Gateway {
                         let view = state.view();
                         let mut done = Vec::with_capacity(lot.len());
                         for query in lot {
-                            let session = Some(query.session);
-                            let outcome = runner.run(&view, index, session, &query.payload);
+                            let outcome = runner.run(&view, index, query.session, &query.payload);
                             count(&metrics, &outcome);
                             let elapsed = clock.now().saturating_duration_since(query.at);
                             let kind = RequestKind {

@@ -24,6 +24,7 @@ impl Gateway {
             .consensus
             .quorum_clocks_us(self.parts.driver.wall_us());
         self.close_idle();
+        self.tell_changed_topology();
         let Role::Leading(leading) = &mut self.role else {
             return;
         };

@@ -1,7 +1,7 @@
 //! Both wire versions as one set of messages: version 2's, with what version 1 says differently.
 
 use quorate_core::entry::Sequence;
-use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
+use quorate_protocol::v2::{Consistency, Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{
     Capabilities, CreationKey, DecodeError, NodeId, Nonce, RequestId, SessionId, SessionSecret,
     Version, v1, v2,
@@ -41,6 +41,7 @@ pub(super) enum Inbound {
     },
     Query {
         correlation: Correlation,
+        consistency: Consistency,
         payload: Vec<u8>,
     },
     Topology {
@@ -104,6 +105,7 @@ fn from_v1(message: v1::ClientMessage) -> Inbound {
             ..
         } => Inbound::Query {
             correlation: Correlation::Text(correlation),
+            consistency: Consistency::Linearizable,
             payload,
         },
     }
@@ -154,10 +156,11 @@ fn from_v2(message: v2::ClientMessage) -> Inbound {
         },
         M::Query {
             correlation,
+            consistency,
             payload,
-            ..
         } => Inbound::Query {
             correlation: Correlation::Number(correlation),
+            consistency,
             payload,
         },
         M::TopologyRequest { nonce } => Inbound::Topology { nonce },
@@ -321,6 +324,6 @@ fn to_v1(
             payload,
             created_at,
         },
-        M::QueryResponse { .. } | M::Topology { .. } => return None,
+        M::QueryResponse { .. } | M::Topology { .. } | M::TopologyChanged { .. } => return None,
     })
 }

@@ -320,6 +320,14 @@ fn text(mut payload: Vec<u8>, text: &str) -> Vec<u8> {
     payload
 }
 
+/// Whether a frame tells a client of the topology, unasked.
+fn is_news(frame: &[u8]) -> bool {
+    matches!(
+        ServerMessage::decode(frame),
+        Ok(ServerMessage::TopologyChanged { .. })
+    )
+}
+
 impl Peer {
     pub async fn send_frame(&self, frame: Vec<u8>) {
         let message = EdgeEvent::Message {
@@ -337,8 +345,27 @@ impl Peer {
         self.send_frame(message.encode().unwrap()).await;
     }
 
-    /// The next frame; `None` once the node has closed the connection.
+    /// The next frame, but for news of the topology; `None` once the node has closed the connection.
     pub async fn frame(&mut self) -> Option<Bytes> {
+        loop {
+            let frame = self.any_frame().await;
+            if !frame.as_deref().is_some_and(is_news) {
+                return frame;
+            }
+        }
+    }
+
+    /// The next that this client is told of the topology without having asked.
+    pub async fn news(&mut self) -> ServerMessage {
+        loop {
+            let frame = self.any_frame().await.expect("the connection is open");
+            if is_news(&frame) {
+                return ServerMessage::decode(&frame).unwrap();
+            }
+        }
+    }
+
+    async fn any_frame(&mut self) -> Option<Bytes> {
         tokio::time::timeout(DEADLINE, self.incoming.recv())
             .await
             .expect("the node answers or closes")
@@ -358,6 +385,7 @@ impl Peer {
     /// What has come already and was not taken.
     pub fn arrived(&mut self) -> Vec<ServerMessage> {
         let frames = std::iter::from_fn(|| self.incoming.try_recv().ok()).flatten();
+        let frames = frames.filter(|frame| !is_news(frame));
         frames
             .map(|frame| ServerMessage::decode(&frame).unwrap())
             .collect()
@@ -365,7 +393,12 @@ impl Peer {
 
     /// Whether nothing has come that was not taken.
     pub fn is_silent(&mut self) -> bool {
-        self.incoming.try_recv().is_err()
+        loop {
+            match self.incoming.try_recv() {
+                Ok(Some(frame)) if is_news(&frame) => {}
+                other => return other.is_err(),
+            }
+        }
     }
 
     /// The client goes away without a word.

@@ -91,6 +91,8 @@ pub enum Consistency {
     /// 0: everything that was answered to anyone before the query was sent.
     #[default]
     Linearizable,
+    /// 1: whatever the node has applied, which may be old. Any node answers, also without a session.
+    Stale,
 }
 
 impl ClientMessage {
@@ -211,6 +213,22 @@ impl ClientMessage {
         writer.finish()
     }
 
+    /// The message's name, as docs/protocol.md has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateSession { .. } => "CreateSession",
+            Self::ContinueSession { .. } => "ContinueSession",
+            Self::KeepAlive { .. } => "KeepAlive",
+            Self::Command { .. } => "Command",
+            Self::Acknowledge { .. } => "Acknowledge",
+            Self::CloseSession => "CloseSession",
+            Self::Void { .. } => "Void",
+            Self::Query { .. } => "Query",
+            Self::TopologyRequest { .. } => "TopologyRequest",
+        }
+    }
+
     fn tag(&self) -> u8 {
         match self {
             Self::CreateSession { .. } => 1,
@@ -226,4 +244,4 @@ impl ClientMessage {
     }
 }
 
-crate::wire::byte_enum!(Consistency, "consistency", { Linearizable = 0, });
+crate::wire::byte_enum!(Consistency, "consistency", { Linearizable = 0, Stale = 1, });

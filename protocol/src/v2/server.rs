@@ -97,6 +97,14 @@ pub enum ServerMessage {
         /// Voters and learners.
         members: Vec<Member>,
     },
+    /// Tag 10: the same, unasked: after a session was opened on this connection, and whenever it
+    /// changes.
+    TopologyChanged {
+        /// The leader, if known. Never `Some` of 0.
+        leader: Option<NodeId>,
+        /// Voters and learners.
+        members: Vec<Member>,
+    },
 }
 
 /// Why a session was not created or continued.
@@ -194,7 +202,11 @@ impl ServerMessage {
             },
             9 => Self::Topology {
                 nonce: r.nonce()?,
-                leader: Some(NodeId(r.u64()?)).filter(|node| node.0 != 0),
+                leader: read_node(r)?,
+                members: read_members(r)?,
+            },
+            10 => Self::TopologyChanged {
+                leader: read_node(r)?,
                 members: read_members(r)?,
             },
             tag => return Err(DecodeError::UnknownTag { version: 2, tag }),
@@ -289,8 +301,29 @@ impl ServerMessage {
                 w.u64(leader.map_or(0, NodeId::get));
                 write_members(w, members)?;
             }
+            Self::TopologyChanged { leader, members } => {
+                w.u64(leader.map_or(0, NodeId::get));
+                write_members(w, members)?;
+            }
         }
         writer.finish()
+    }
+
+    /// The message's name, as docs/protocol.md has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SessionCreated { .. } => "SessionCreated",
+            Self::SessionContinued { .. } => "SessionContinued",
+            Self::SessionRejected { .. } => "SessionRejected",
+            Self::SessionClosed { .. } => "SessionClosed",
+            Self::KeepAliveResponse { .. } => "KeepAliveResponse",
+            Self::CommandResponse { .. } => "CommandResponse",
+            Self::ServerRequest { .. } => "ServerRequest",
+            Self::QueryResponse { .. } => "QueryResponse",
+            Self::Topology { .. } => "Topology",
+            Self::TopologyChanged { .. } => "TopologyChanged",
+        }
     }
 
     fn tag(&self) -> u8 {
@@ -304,8 +337,13 @@ impl ServerMessage {
             Self::ServerRequest { .. } => 7,
             Self::QueryResponse { .. } => 8,
             Self::Topology { .. } => 9,
+            Self::TopologyChanged { .. } => 10,
         }
     }
+}
+
+fn read_node(r: &mut Reader<'_>) -> Result<Option<NodeId>, DecodeError> {
+    Ok(Some(NodeId(r.u64()?)).filter(|node| node.0 != 0))
 }
 
 fn read_members(r: &mut Reader<'_>) -> Result<Vec<Member>, DecodeError> {
