@@ -49,8 +49,12 @@ impl Session {
         wire.put(0, &create.encode()?);
         wire.flush().await?;
         match ServerMessage::decode(&wire.message().await?)? {
-            ServerMessage::SessionCreated { .. } => Ok(Self { wire }),
+            ServerMessage::SessionCreated { .. } => {}
             other => bail!("no session: {other:?}"),
+        }
+        match ServerMessage::decode(&wire.message().await?)? {
+            ServerMessage::TopologyChanged { .. } => Ok(Self { wire }),
+            other => bail!("no topology: {other:?}"),
         }
     }
 

@@ -20,6 +20,24 @@ mod graceful_stop;
 #[path = "scenarios/exactly_once.rs"]
 mod exactly_once;
 
+#[path = "scenarios/server_requests.rs"]
+mod server_requests;
+
+#[path = "scenarios/network_failure.rs"]
+mod network_failure;
+
+#[path = "scenarios/connection_states.rs"]
+mod connection_states;
+
+#[path = "scenarios/event_stream.rs"]
+mod event_stream;
+
+#[path = "scenarios/session_timeout.rs"]
+mod session_timeout;
+
+#[path = "scenarios/many_clients.rs"]
+mod many_clients;
+
 #[path = "scenarios/work_queue.rs"]
 mod work_queue;
 

@@ -113,8 +113,13 @@ impl SilentSession {
 
     /// Waits until its node tells that it has expired.
     async fn wait_until_expired(mut self) {
-        let frame = self.0.incoming.recv().await.unwrap();
-        let answer = ServerMessage::decode(&frame).unwrap();
+        let answer = loop {
+            let frame = self.0.incoming.recv().await.unwrap();
+            match ServerMessage::decode(&frame).unwrap() {
+                ServerMessage::TopologyChanged { .. } => {}
+                other => break other,
+            }
+        };
         assert!(
             matches!(
                 answer,

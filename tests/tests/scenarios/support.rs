@@ -9,7 +9,7 @@ use quorate_client::protocol::Nonce;
 use quorate_client::protocol::v2::{ClientMessage, ServerMessage};
 use quorate_client::{Builder, Client, Dealer, Link, Transport, TransportError};
 use quorate_tests::DEADLINE;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A client that notices a lost answer soon, and whose calls wait as long as any condition does.
 pub(crate) fn client(endpoints: Vec<String>) -> Builder {
@@ -97,5 +97,69 @@ impl Traffic {
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// ZeroMQ over a network that can be cut: while it is, nothing passes in either direction, and no
+/// connection is made. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Gate {
+    pub(crate) fn shut(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn passage(is_open: &mut watch::Receiver<bool>) {
+        // The gate outlives whatever goes through it, or lets nothing through any more.
+        if is_open.wait_for(|is_open| *is_open).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    async fn carry(
+        mut from: mpsc::Receiver<Vec<u8>>,
+        to: mpsc::Sender<Vec<u8>>,
+        mut is_open: watch::Receiver<bool>,
+    ) {
+        loop {
+            let frame = tokio::select! {
+                frame = from.recv() => frame,
+                () = to.closed() => None,
+            };
+            let Some(frame) = frame else { return };
+            tokio::select! {
+                () = Self::passage(&mut is_open) => {}
+                () = to.closed() => return,
+            }
+            if to.send(frame).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Transport for Gate {
+    fn connect(&self, endpoint: String) -> BoxFuture<'static, Result<Link, TransportError>> {
+        let mut is_open = self.0.subscribe();
+        Box::pin(async move {
+            Self::passage(&mut is_open).await;
+            let inner = Dealer.connect(endpoint).await?;
+            let (outgoing, from_client) = mpsc::channel(Link::FRAMES_QUEUED_MAX);
+            let (to_client, incoming) = mpsc::channel(Link::FRAMES_QUEUED_MAX);
+            tokio::spawn(Self::carry(from_client, inner.outgoing, is_open.clone()));
+            tokio::spawn(Self::carry(inner.incoming, to_client, is_open));
+            Ok(Link { outgoing, incoming })
+        })
     }
 }

@@ -102,7 +102,17 @@ impl Peer {
         self.send(&message(&told.encode().unwrap())).await;
     }
 
+    /// The next message, but for news of the topology.
     pub(crate) async fn hear(&mut self) -> ServerMessage {
+        loop {
+            match self.hear_any().await {
+                ServerMessage::TopologyChanged { .. } => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn hear_any(&mut self) -> ServerMessage {
         let [flags, length] = self.read(2).await[..] else {
             panic!("two bytes were read");
         };
