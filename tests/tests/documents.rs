@@ -1,17 +1,19 @@
-//! What documents say of the tests is true: a test that docs/testing.md names in a table exists.
+//! What documents say of the tests is true: a test that docs/testing.md or docs/requirements.md names in a
+//! table exists.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "cli",
     "client",
     "core",
     "engine",
     "guest-sdk",
     "host",
+    "modules",
     "protocol",
     "tests",
     "zmtp",
@@ -93,6 +95,47 @@ fn tests_named_in_the_document_of_testing_exist() {
             }
         }
     }
+}
+
+const REQUIREMENTS: &str = "| requirement | where | test |";
+
+#[test]
+fn every_requirement_names_a_test_and_a_place_that_exist() {
+    let document = fs::read_to_string(root().join("docs/requirements.md")).unwrap();
+    let mut tests = BTreeSet::new();
+    for name in CRATES {
+        collect(&root().join(name), &mut tests);
+    }
+    let mut count = 0;
+    for table in document.split(REQUIREMENTS).skip(1) {
+        for row in table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+        {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+            let [what, place, shown] = cells[..] else {
+                panic!("three columns: {row}");
+            };
+            let names = |cell: &str| -> Vec<String> {
+                let names = cell.split('`').skip(1).step_by(2);
+                names.map(str::to_owned).collect()
+            };
+            for path in names(place) {
+                assert!(root().join(&path).exists(), "{what}: there is no {path}");
+            }
+            let named: Vec<String> = names(shown)
+                .into_iter()
+                .filter(|name| is_name(name))
+                .collect();
+            assert!(!named.is_empty(), "{what}: no test");
+            for name in named {
+                assert!(tests.contains(&name), "{what}: there is no test {name}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count} requirements");
 }
 
 #[test]
