@@ -27,6 +27,7 @@ use crate::store::state::StateStore;
 mod answers;
 mod connection;
 pub mod edge;
+mod handle;
 mod leading;
 mod log_limit;
 mod opening;
@@ -47,6 +48,8 @@ use log_limit::LogLimit;
 use queue::{Origin, Queued};
 use reads::{Query, Read, ReadsDone};
 use takeover::Takeover;
+
+pub use handle::{Asks, Handle, SessionStatus};
 
 /// Node-local settings of the gateway.
 #[derive(Debug, Clone)]
@@ -91,58 +94,6 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Settings.
     pub options: Options,
-}
-
-/// What others may see of the gateway. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    stop: watch::Sender<bool>,
-    serving: watch::Receiver<bool>,
-    commands: mpsc::Sender<Ask>,
-}
-
-/// Asked of the gateway from beside it.
-enum Ask {
-    Sessions(tokio::sync::oneshot::Sender<Vec<SessionStatus>>),
-}
-
-/// A session, as the leader sees it.
-#[derive(Debug, Clone)]
-pub struct SessionStatus {
-    /// The session.
-    pub session: quorate_protocol::SessionId,
-    /// The connection that it is bound to.
-    pub connection: Option<ConnectionId>,
-    /// Its timeout.
-    pub timeout: Duration,
-    /// When it will expire if nothing is heard.
-    pub expires_in: Duration,
-}
-
-impl Handle {
-    /// Tells clients that the node stops, and ends the gateway's task.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Waits until the gateway's task has told its clients and ended. Cancel-safe.
-    pub async fn ended(&self) {
-        self.commands.closed().await;
-    }
-
-    /// Whether this node leads and serves clients.
-    pub fn is_serving(&self) -> bool {
-        *self.serving.borrow()
-    }
-
-    /// The sessions of the cluster and their connections; empty on a node that does not lead.
-    pub async fn sessions(&self) -> Vec<SessionStatus> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        if self.commands.send(Ask::Sessions(answer)).await.is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
-    }
 }
 
 /// Entries of this leader that are proposed and not yet applied.
@@ -419,26 +370,6 @@ impl Gateway {
         self.serving.send_replace(false);
     }
 
-    fn answer_ask(&self, ask: Ask) {
-        let Ask::Sessions(answer) = ask;
-        let now = self.parts.driver.now();
-        let sessions = match &self.role {
-            Role::Leading(leading) => leading
-                .sessions
-                .iter()
-                .map(|(session, live)| SessionStatus {
-                    session: *session,
-                    connection: live.connection,
-                    timeout: live.timeout,
-                    expires_in: live.deadline.saturating_duration_since(now),
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(sessions);
-    }
-
     /// The leader, as clients are told of it.
     fn leader(&self) -> Option<Member> {
         let leader = self.leadership.leader?;
@@ -492,17 +423,5 @@ impl Gateway {
         {
             leading.detach(bound.session, id);
         }
-    }
-}
-
-/// What is asked of a gateway from beside it; belongs to [`Gateway::run`].
-pub struct Asks {
-    stopped: watch::Receiver<bool>,
-    asks: mpsc::Receiver<Ask>,
-}
-
-impl std::fmt::Debug for Asks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asks").finish_non_exhaustive()
     }
 }
