@@ -1,12 +1,16 @@
 //! What others may ask of the gateway, and who asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocol::SessionId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::edge::ConnectionId;
+use super::relay::Ended;
+use super::relayed::{Arrival, RelayedEdge};
 use super::{Gateway, Role};
+use crate::consensus::network::Relays;
 
 /// What others may see of the gateway. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,6 +18,7 @@ pub struct Handle {
     pub(super) stop: watch::Sender<bool>,
     pub(super) serving: watch::Receiver<bool>,
     pub(super) commands: mpsc::Sender<Ask>,
+    pub(super) relayed: Arc<RelayedEdge>,
 }
 
 /// Asked of the gateway from beside it.
@@ -50,6 +55,11 @@ impl Handle {
         *self.serving.borrow()
     }
 
+    /// Takes clients that other nodes relay.
+    pub fn relays(&self) -> Arc<dyn Relays> {
+        Arc::clone(&self.relayed) as Arc<dyn Relays>
+    }
+
     /// The sessions of the cluster and their connections; empty on a node that does not lead.
     pub async fn sessions(&self) -> Vec<SessionStatus> {
         let (answer, answered) = oneshot::channel();
@@ -64,6 +74,8 @@ impl Handle {
 pub struct Asks {
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) arriving: mpsc::UnboundedReceiver<Arrival>,
+    pub(super) ended: mpsc::UnboundedReceiver<Ended>,
 }
 
 impl std::fmt::Debug for Asks {
