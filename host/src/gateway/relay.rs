@@ -25,10 +25,11 @@ use crate::store::BoxFuture;
 
 /// Most connections that are relayed, or wait for it; others are not answered, and ask again.
 const RELAYS_MAX: usize = 1024;
-/// A message that asks for a session and is longer has no meaning: it is kept until it is answered.
-const ASKED_BYTES_MAX: usize = 64 << 10;
+/// A message that asks for a session is kept until it is answered; with more bytes its capabilities
+/// are beyond their limits anyway.
+const ASKED_BYTES_MAX: usize = 24 << 10;
 /// Before another attempt after one that failed.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The relays of this node.
 pub(super) struct Relaying {
@@ -196,14 +197,17 @@ impl Gateway {
             return;
         };
         let now = self.parts.driver.now();
+        let relay = self.relaying.relays.get(&id);
+        if relay.is_none_or(|relay| relay.not_before.is_some_and(|time| now < time)) {
+            return;
+        }
         let members = self.parts.consensus.members();
         let remote = self.connections.get(&id).map(|it| it.remote.clone());
         let relaying = &mut self.relaying;
         let Some(relay) = relaying.relays.get_mut(&id) else {
             return;
         };
-        let is_paused = relay.not_before.is_some_and(|time| now < time);
-        let (Some(member), Some(remote), false) = (members.get(&leader), remote, is_paused) else {
+        let (Some(member), Some(remote)) = (members.get(&leader), remote) else {
             return;
         };
         let (frames, queue) = mpsc::unbounded_channel();
