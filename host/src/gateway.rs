@@ -14,25 +14,31 @@ use quorate_protocol::v2::{Member, ServerMessage, SessionCloseReason};
 use quorate_protocol::{NodeId, Version};
 use tokio::sync::{mpsc, watch};
 
+use crate::consensus::network::relay::Relayer;
 use crate::consensus::types::AppliedEntry;
 use crate::consensus::{Consensus, Leadership, ProposeError};
 use crate::drive::{Driver, Instant};
 use crate::genesis::Genesis;
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::Metrics;
 use crate::queries::Queries;
 use crate::store::BoxFuture;
 use crate::store::reserve::Reserve;
 use crate::store::state::StateStore;
 
 mod answers;
+mod arrivals;
+mod charge;
 mod connection;
 pub mod edge;
+mod handle;
 mod leading;
 mod log_limit;
 mod opening;
 mod proposals;
 mod queue;
 mod reads;
+mod relay;
+mod relayed;
 mod requests;
 mod takeover;
 mod ticks;
@@ -41,13 +47,18 @@ mod topology;
 mod wire;
 pub mod zmtp_edge;
 
+use arrivals::Arrivals;
 use connection::{Connection, Load};
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
 use log_limit::LogLimit;
 use queue::{Origin, Queued};
 use reads::{Query, Read, ReadsDone};
+use relay::Relaying;
+use relayed::RelayedEdge;
 use takeover::Takeover;
+
+pub use handle::{Asks, Handle, SessionStatus};
 
 /// Node-local settings of the gateway.
 #[derive(Debug, Clone)]
@@ -84,6 +95,8 @@ pub struct Parts {
     pub queries: Queries,
     /// Sends to clients.
     pub edge: Arc<dyn Edge>,
+    /// The way to the leader for clients that do not go there.
+    pub relayer: Arc<Relayer>,
     /// What a new cluster begins with.
     pub genesis: Arc<Genesis>,
     /// Whether the disk has room.
@@ -94,66 +107,10 @@ pub struct Parts {
     pub options: Options,
 }
 
-/// What others may see of the gateway. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    stop: watch::Sender<bool>,
-    serving: watch::Receiver<bool>,
-    commands: mpsc::Sender<Ask>,
-}
-
-/// Asked of the gateway from beside it.
-enum Ask {
-    Sessions(tokio::sync::oneshot::Sender<Vec<SessionStatus>>),
-}
-
-/// A session, as the leader sees it.
-#[derive(Debug, Clone)]
-pub struct SessionStatus {
-    /// The session.
-    pub session: quorate_protocol::SessionId,
-    /// The connection that it is bound to.
-    pub connection: Option<ConnectionId>,
-    /// Its timeout.
-    pub timeout: Duration,
-    /// When it will expire if nothing is heard.
-    pub expires_in: Duration,
-}
-
-impl Handle {
-    /// Tells clients that the node stops, and ends the gateway's task.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Waits until the gateway's task has told its clients and ended. Cancel-safe.
-    pub async fn ended(&self) {
-        self.commands.closed().await;
-    }
-
-    /// Whether this node leads and serves clients.
-    pub fn is_serving(&self) -> bool {
-        *self.serving.borrow()
-    }
-
-    /// The sessions of the cluster and their connections; empty on a node that does not lead.
-    pub async fn sessions(&self) -> Vec<SessionStatus> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        if self.commands.send(Ask::Sessions(answer)).await.is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
-    }
-}
-
 /// Entries of this leader that are proposed and not yet applied.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
-/// One message in so many is measured.
-const MEASURED_EACH: u64 = 16;
 /// How often deadlines and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Events of the edge that are taken before anything else has its turn.
-const EVENTS_PER_TURN: usize = 256;
 
 type Done<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
@@ -188,6 +145,9 @@ pub struct Gateway {
     /// Commands of every connection together, gone or not, that are queued or in the log.
     commands: Load,
     takeover: Done<Takeover>,
+    relaying: Relaying,
+    /// The same as the parts' edge.
+    relayed: Arc<RelayedEdge>,
     tick_at: Instant,
     /// When connections without a session are looked through.
     sweep_at: Instant,
@@ -225,10 +185,18 @@ struct EntryDone {
 
 impl Gateway {
     /// A gateway over `parts`; run it with [`Gateway::run`].
-    pub fn new(parts: Parts) -> (Self, Handle, Asks) {
+    pub fn new(mut parts: Parts) -> (Self, Handle, Asks) {
         let (serving, is_serving) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (commands, asks) = mpsc::channel(16);
+        let (relayed, arriving) = RelayedEdge::new(
+            Arc::clone(&parts.edge),
+            parts.driver.clone(),
+            Arc::clone(&parts.metrics),
+            is_serving.clone(),
+        );
+        parts.edge = Arc::clone(&relayed) as Arc<dyn Edge>;
+        let (relaying, ended) = Relaying::new();
         let now = parts.driver.now();
         let leadership = parts.consensus.leadership();
         let gateway = Self {
@@ -250,6 +218,8 @@ impl Gateway {
             queries: Load::default(),
             commands: Load::default(),
             takeover: FuturesUnordered::new(),
+            relaying,
+            relayed: Arc::clone(&relayed),
             tick_at: now + TICK,
             sweep_at: now,
             log_limit: LogLimit::new(now),
@@ -259,12 +229,29 @@ impl Gateway {
             stop,
             serving: is_serving,
             commands,
+            relayed,
         };
-        (gateway, handle, Asks { stopped, asks })
+        let asks = Asks {
+            stopped,
+            asks,
+            arriving,
+            ended,
+        };
+        (gateway, handle, asks)
     }
 
     /// Serves until [`Handle::stop`], or until the edge or the consensus ends.
-    pub async fn run(mut self, mut events: mpsc::Receiver<EdgeEvent>, mut asks: Asks) {
+    pub async fn run(mut self, events: mpsc::Receiver<EdgeEvent>, asks: Asks) {
+        let Asks {
+            mut stopped,
+            mut asks,
+            arriving,
+            mut ended,
+        } = asks;
+        let mut arrivals = Arrivals {
+            own: events,
+            relayed: arriving,
+        };
         let mut leadership = self.parts.consensus.watch_leadership();
         self.leadership_changed();
         loop {
@@ -272,7 +259,7 @@ impl Gateway {
             let is_held = self.is_held();
             tokio::select! {
                 biased;
-                _ = asks.stopped.wait_for(|stopped| *stopped) => break,
+                _ = stopped.wait_for(|stopped| *stopped) => break,
                 changed = leadership.changed() => {
                     if changed.is_err() {
                         break;
@@ -283,23 +270,28 @@ impl Gateway {
                 Some(done) = self.takeover.next() => self.taken_over(done),
                 Some(done) = self.reads_done.next() => {
                     // Sockets first: a keep-alive that has arrived counts before an expiry.
-                    self.drain(&mut events);
+                    self.drain(&mut arrivals);
                     self.reads_done(done);
                 }
                 Some(done) = self.queries_done.next() => self.queries_answered(&done),
-                event = events.recv() => {
+                Some(ended) = ended.recv() => self.relay_ended(&ended),
+                event = arrivals.own.recv() => {
                     let Some(event) = event else { break };
                     self.event(event);
-                    self.drain(&mut events);
+                    self.drain(&mut arrivals);
                 }
-                Some(ask) = asks.asks.recv() => self.answer_ask(ask),
+                Some(arrival) = arrivals.relayed.recv() => {
+                    self.event(arrival.event);
+                    self.drain(&mut arrivals);
+                }
+                Some(ask) = asks.recv() => self.answer_ask(ask),
                 // A store that failed never has room again: this node stops elsewhere.
                 Ok(()) = self.parts.state.room(), if is_held => {}
                 () = tokio::time::sleep_until(tick_at) => {}
             }
             // Not only when nothing else is to be done: a busy node has deadlines as well.
             if self.parts.driver.now() >= self.tick_at {
-                self.drain(&mut events);
+                self.drain(&mut arrivals);
                 self.tick();
             }
             self.start_reads();
@@ -309,40 +301,10 @@ impl Gateway {
         self.farewell();
     }
 
-    /// Takes what has arrived, up to a limit, so that everything else has its turn.
-    fn drain(&mut self, events: &mut mpsc::Receiver<EdgeEvent>) {
-        for _ in 0..EVENTS_PER_TURN {
-            let Ok(event) = events.try_recv() else { break };
-            self.event(event);
-        }
-    }
-
     /// Whether something waits to be proposed until the state's layers have room.
     fn is_held(&self) -> bool {
         let waits = !self.own.is_empty() || !self.round.is_empty();
         waits && self.may_propose() && self.parts.state.over_cap()
-    }
-
-    fn event(&mut self, event: EdgeEvent) {
-        match event {
-            EdgeEvent::Connected { id, remote } => {
-                let now = self.parts.driver.now();
-                self.connections.insert(id, Connection::new(remote, now));
-            }
-            EdgeEvent::Message { id, frame } => self.ingress(id, &frame),
-            EdgeEvent::Disconnected { id } => self.disconnected(id),
-        }
-    }
-
-    fn ingress(&mut self, id: ConnectionId, frame: &[u8]) {
-        self.messages += 1;
-        if !self.messages.is_multiple_of(MEASURED_EACH) {
-            return self.message(id, frame);
-        }
-        let began = self.parts.driver.now();
-        self.message(id, frame);
-        let took = self.parts.driver.now().saturating_duration_since(began);
-        self.parts.metrics.stage(Stage::Ingress, took);
     }
 
     fn leadership_changed(&mut self) {
@@ -367,6 +329,7 @@ impl Gateway {
                     .push(takeover::take_over(self.parts.clone(), term));
             }
         }
+        self.relays_to(self.leadership.leader);
     }
 
     /// Leadership is gone: whatever waited is answered, and clients are told where to go.
@@ -378,6 +341,7 @@ impl Gateway {
         );
         self.role = Role::Follower;
         self.serving.send_replace(false);
+        self.relayed.let_go();
         self.own.clear();
         self.round.clear();
         let queued: Vec<Origin> = self
@@ -407,6 +371,8 @@ impl Gateway {
     }
 
     fn farewell(&mut self) {
+        self.serving.send_replace(false);
+        self.relayed.let_go();
         let leader = if self.leadership.is_leader {
             None
         } else {
@@ -421,27 +387,7 @@ impl Gateway {
         for id in bound {
             self.close_session(id, SessionCloseReason::NotLeaderAnymore, leader.clone());
         }
-        self.serving.send_replace(false);
-    }
-
-    fn answer_ask(&self, ask: Ask) {
-        let Ask::Sessions(answer) = ask;
-        let now = self.parts.driver.now();
-        let sessions = match &self.role {
-            Role::Leading(leading) => leading
-                .sessions
-                .iter()
-                .map(|(session, live)| SessionStatus {
-                    session: *session,
-                    connection: live.connection,
-                    timeout: live.timeout,
-                    expires_in: live.deadline.saturating_duration_since(now),
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(sessions);
+        self.end_relays(leader.as_ref());
     }
 
     fn send(&self, id: ConnectionId, message: ServerMessage) {
@@ -458,7 +404,8 @@ impl Gateway {
         }
     }
 
-    /// Tells a client that its session is no longer bound here, and closes the connection.
+    /// Tells a client that its session is no longer bound here, and closes the connection, unless the
+    /// client may ask for a session over it again.
     fn close_session(
         &mut self,
         id: ConnectionId,
@@ -466,7 +413,10 @@ impl Gateway {
         leader: Option<Member>,
     ) {
         self.send(id, ServerMessage::SessionClosed { reason, leader });
-        self.parts.edge.close(id);
+        match reason {
+            SessionCloseReason::NotLeaderAnymore => self.sent_away(id),
+            _ => self.parts.edge.close(id),
+        }
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -476,17 +426,5 @@ impl Gateway {
         {
             leading.detach(bound.session, id);
         }
-    }
-}
-
-/// What is asked of a gateway from beside it; belongs to [`Gateway::run`].
-pub struct Asks {
-    stopped: watch::Receiver<bool>,
-    asks: mpsc::Receiver<Ask>,
-}
-
-impl std::fmt::Debug for Asks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asks").finish_non_exhaustive()
     }
 }

@@ -258,6 +258,12 @@ metrics! {
         "Bytes sent to clients";
     client_queued_bytes: Gauge = Gauge::default(), "client_queued_bytes",
         "Bytes queued to clients and not yet sent";
+    relays_open: Gauge = Gauge::default(), "relays_open",
+        "Connections of version-1 clients that this node relays to the leader";
+    relayed_connections: Gauge = Gauge::default(), "relayed_connections",
+        "Connections of clients that other nodes relay to this one";
+    relay_messages_dropped: Counter = Counter::default(), "relay_messages_dropped",
+        "Messages of clients that were not relayed for want of room; they are sent again";
     client_requests: Family<RequestOutcome, Counter> = Family::default(), "client_requests",
         "Requests of clients that this node answered";
     client_request_duration: Histograms<RequestKind> = Family::new_with_constructor(seconds as _),

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use super::rpc::RelayAnswer;
 use super::types::{Member, NodeId};
 use crate::store::BoxFuture;
 
 pub mod acknowledged;
 pub mod client;
 pub mod grpc;
+pub mod relay;
 pub mod server;
 
 /// The connections to a peer: each kind of traffic has its own, so that none waits for another.
@@ -21,6 +23,15 @@ pub enum Lane {
     Control,
     /// Snapshots.
     Snapshot,
+}
+
+/// What a stream carries; each has a connection of its own, as the lanes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carries {
+    /// The log.
+    Appends,
+    /// A client's connection.
+    Relay,
 }
 
 /// A frame did not reach the peer, or its answer did not come.
@@ -61,9 +72,11 @@ pub trait Link: fmt::Debug + Send + Sync {
     /// Sends one frame and waits for its answer.
     fn call(&self, lane: Lane, frame: Bytes) -> BoxFuture<'static, Result<Bytes, LinkError>>;
 
-    /// Opens a stream: the answers come in the order of the frames.
+    /// Opens a stream. Appends are answered in the order of the frames; what is relayed is answered
+    /// as its client's messages are.
     fn stream(
         &self,
+        carries: Carries,
         frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>>;
 }
@@ -81,9 +94,23 @@ pub trait Service: fmt::Debug + Send + Sync {
     /// Answers one frame.
     fn call(self: Arc<Self>, frame: Bytes) -> BoxFuture<'static, Result<Bytes, Refused>>;
 
-    /// Answers a stream of frames, in order.
+    /// Answers a stream of frames.
     fn stream(
         self: Arc<Self>,
         frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Refused>>, Refused>>;
+}
+
+/// Takes the connections of clients that other nodes relay.
+pub trait Relays: fmt::Debug + Send + Sync {
+    /// Takes the connection of a client at `remote`: frames of it, and what is answered.
+    ///
+    /// # Errors
+    /// If this node does not serve clients, or has as many of these connections as it may.
+    fn accept(
+        self: Arc<Self>,
+        from: NodeId,
+        remote: String,
+        frames: BoxStream<'static, Bytes>,
+    ) -> Result<BoxStream<'static, RelayAnswer>, Refused>;
 }

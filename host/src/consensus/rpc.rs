@@ -5,8 +5,8 @@
 //!            | to u64 | to incarnation [16] | kind u8 | body
 //! ```
 //!
-//! A stream begins with an envelope of kind [`Kind::AppendStream`] and no body; its further frames are
-//! bodies of appends.
+//! A stream begins with an envelope: of kind [`Kind::AppendStream`] and no body, then its further frames
+//! are bodies of appends; or of kind [`Kind::Relay`], then they are a client's.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,10 @@ use super::encoding;
 use super::network::acknowledged::Held;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
+mod relay;
 mod snapshot;
 
+pub use relay::{RelayAnswer, RelayBegin};
 pub use snapshot::{SnapshotAnswer, SnapshotBegin, SnapshotChunk};
 
 /// Version of the envelope and the bodies.
@@ -61,10 +63,12 @@ pub enum Kind {
     SnapshotInstall = 8,
     /// Who are you? Needs neither cluster nor incarnation.
     Introduce = 9,
+    /// A stream for the connection of a client that this node relays to its leader.
+    Relay = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Append,
         Self::AppendStream,
         Self::Vote,
@@ -74,6 +78,7 @@ impl Kind {
         Self::SnapshotChunk,
         Self::SnapshotInstall,
         Self::Introduce,
+        Self::Relay,
     ];
 }
 

@@ -470,8 +470,7 @@ impl Gateway {
                 connection, nonce, ..
             } => {
                 self.opened(connection);
-                self.reject(connection, nonce, RejectReason::NotLeader, String::new());
-                self.parts.edge.close(connection);
+                self.send_away(connection, nonce);
             }
             Origin::Expire { session } => {
                 if let Role::Leading(leading) = &mut self.role {

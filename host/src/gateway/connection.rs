@@ -18,6 +18,8 @@ pub(super) struct Connection {
     pub(super) bound: Option<Bound>,
     /// A create or continue is under way.
     pub(super) is_opening: bool,
+    /// Its client, of version 1, was told who leads. If it asks here again, it cannot follow.
+    pub(super) is_sent_away: bool,
     /// Its client has asked to close its session.
     pub(super) is_closing: bool,
     /// Operations waiting for a batch.
@@ -92,6 +94,7 @@ impl Connection {
             version: None,
             bound: None,
             is_opening: false,
+            is_sent_away: false,
             is_closing: false,
             queue: VecDeque::new(),
             in_round: false,

@@ -68,8 +68,7 @@ impl Gateway {
     /// Whether a create or continue must be refused at once; its client is told.
     fn refuses_opening(&mut self, id: ConnectionId, nonce: Nonce) -> bool {
         if !matches!(self.role, Role::Leading(_)) {
-            self.reject(id, nonce, RejectReason::NotLeader, String::new());
-            self.parts.edge.close(id);
+            self.send_away(id, nonce);
             return true;
         }
         // A second create on one connection before the first is answered: the answer will come.

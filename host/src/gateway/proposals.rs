@@ -1,5 +1,6 @@
 //! From a client's message to an operation in a batch.
 
+use bytes::Bytes;
 use quorate_core::entry::{Entry, Operation};
 use quorate_protocol::v2::{Consistency, Outcome, ServerMessage, SessionCloseReason};
 use quorate_protocol::{RequestId, Version};
@@ -22,7 +23,7 @@ const COMMANDS_BYTES_MAX: usize = 128 << 20;
 pub(super) const RETRY_AFTER_MS: u32 = 100;
 
 impl Gateway {
-    pub(super) fn message(&mut self, id: ConnectionId, frame: &[u8]) {
+    pub(super) fn message(&mut self, id: ConnectionId, frame: &Bytes) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -43,6 +44,7 @@ impl Gateway {
         }
         connection.version = Some(version);
         match wire::decode(version, frame) {
+            Ok(inbound) if version == Version::V1 && self.relay(id, frame, &inbound) => {}
             Ok(inbound) => self.inbound(id, version, inbound),
             Err(error) => self.refuse_frame(id, &error),
         }
@@ -52,6 +54,7 @@ impl Gateway {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
+        self.relaying.forget(id);
         // What is in the log already is accounted for when it is applied.
         for queued in connection.queue {
             match queued.origin {

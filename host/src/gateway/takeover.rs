@@ -140,5 +140,6 @@ impl Gateway {
             resend_at: now,
         }));
         self.serving.send_replace(true);
+        self.ask_all_again();
     }
 }

@@ -25,6 +25,7 @@ impl Gateway {
             .quorum_clocks_us(self.parts.driver.wall_us());
         self.close_idle();
         self.tell_changed_topology();
+        self.ask_all_again();
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
@@ -63,7 +64,7 @@ impl Gateway {
             return;
         };
         for (id, connection) in &self.connections {
-            if connection.is_idle_since(since) {
+            if connection.is_idle_since(since) && !self.relaying.is_open(*id) {
                 tracing::debug!(%id, remote = connection.remote, "closed: it asks for no session");
                 self.parts.edge.close(*id);
             }

@@ -20,6 +20,7 @@ use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
 use crate::consensus::network::acknowledged::Held;
 use crate::consensus::network::client::Network;
+use crate::consensus::network::relay::Relayer;
 use crate::consensus::network::server::{Join, PeerService, Serving};
 use crate::consensus::network::{Service, Transport};
 use crate::consensus::rpc::{Introduction, NodeName};
@@ -289,6 +290,24 @@ impl Assembly {
             held: Held::default(),
         };
         let join = joining(log.clone(), state.clone());
+        let relayer = Arc::new(Relayer::new(
+            me.clone(),
+            Arc::clone(&transport),
+            Arc::clone(&metrics),
+        ));
+        let queries = Queries::new(engine, Arc::clone(&failure));
+        let (gateway, handle, asks) = Gateway::new(gateway::Parts {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            state: state.clone(),
+            queries: queries.clone(),
+            edge,
+            relayer,
+            genesis,
+            reserve: reserve.clone(),
+            metrics: Arc::clone(&metrics),
+            options: settings.gateway.clone(),
+        });
         let service = Arc::new(PeerService::new(Serving {
             raft,
             me: me.clone(),
@@ -301,20 +320,9 @@ impl Assembly {
             introduction: introduction.clone(),
             acknowledged,
             join: Arc::clone(&join),
+            relays: handle.relays(),
             apply_lag_max: settings.tuning.apply_lag_max,
         }));
-        let queries = Queries::new(engine, Arc::clone(&failure));
-        let (gateway, handle, asks) = Gateway::new(gateway::Parts {
-            driver: driver.clone(),
-            consensus: consensus.clone(),
-            state: state.clone(),
-            queries: queries.clone(),
-            edge,
-            genesis,
-            reserve: reserve.clone(),
-            metrics: Arc::clone(&metrics),
-            options: settings.gateway.clone(),
-        });
         tasks.push(driver.task(gateway.run(events, asks)));
         tasks.push(driver.task(formation::form(formation::Formation {
             driver: driver.clone(),

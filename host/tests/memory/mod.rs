@@ -9,8 +9,10 @@
     reason = "tests, none of which uses everything"
 )]
 
+mod cluster;
 mod kept;
 mod wires;
+pub mod zio;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +39,7 @@ use quorate_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use cluster::{Cluster, NODES};
 pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;

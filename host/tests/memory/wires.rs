@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use quorate_host::consensus::network::{Lane, Link, LinkError, Service, Transport};
+use quorate_host::consensus::network::{Carries, Lane, Link, LinkError, Service, Transport};
 use quorate_host::consensus::rpc::{Envelope, Kind};
 use quorate_host::consensus::types::{Member, NodeId};
+use tokio::sync::watch;
 
 /// Who can be reached, by address. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,10 @@ pub struct Wires {
     isolated: Arc<Mutex<BTreeSet<String>>>,
     /// What is lost on its way.
     lost: Arc<Mutex<Option<Kind>>>,
+    /// Whether what clients say to the leader by way of others stands still.
+    holds_relays: Arc<watch::Sender<bool>>,
+    /// Whether what is answered to it does.
+    holds_answers: Arc<watch::Sender<bool>>,
     /// Whose these are.
     own: String,
 }
@@ -50,6 +55,16 @@ impl Wires {
     /// Calls of this kind reach nobody.
     pub fn lose(&self, kind: Option<Kind>) {
         *self.lost.lock().unwrap() = kind;
+    }
+
+    /// What is relayed to the leader stands still, or goes on.
+    pub fn hold_relays(&self, holds: bool) {
+        self.holds_relays.send_replace(holds);
+    }
+
+    /// What is answered to it stands still, or goes on.
+    pub fn hold_answers(&self, holds: bool) {
+        self.holds_answers.send_replace(holds);
     }
 
     /// Everybody reaches everybody.
@@ -107,6 +122,7 @@ impl Link for Wire {
 
     fn stream(
         &self,
+        carries: Carries,
         frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let wire = self.clone();
@@ -116,15 +132,37 @@ impl Link for Wire {
                 std::future::ready(sender.wires.reach(&sender.address).is_ok())
             });
             let service = wire.wires.reach(&wire.address)?;
-            let opened = service.stream(frames.boxed()).await;
+            let frames = match carries {
+                Carries::Appends => frames.boxed(),
+                Carries::Relay => held(frames.boxed(), wire.wires.holds_relays.clone()),
+            };
+            let opened = service.stream(frames).await;
             let answers = opened.map_err(|refused| wire.broken(refused.reason))?;
+            let holds = wire.wires.holds_answers.clone();
             let answers = answers.map(move |answer| {
                 wire.wires.reach(&wire.address)?;
                 answer.map_err(|refused| wire.broken(refused.reason))
             });
-            Ok(answers.boxed())
+            Ok(match carries {
+                Carries::Appends => answers.boxed(),
+                Carries::Relay => held(answers.boxed(), holds),
+            })
         })
     }
+}
+
+/// Asks for the next item only while nothing is held.
+fn held<T: Send + 'static>(
+    items: BoxStream<'static, T>,
+    holds: Arc<watch::Sender<bool>>,
+) -> BoxStream<'static, T> {
+    let state = (items, holds);
+    futures::stream::unfold(state, |(mut items, holds)| async move {
+        // The sender is held here, so it cannot be gone.
+        let _ = holds.subscribe().wait_for(|holds| !holds).await;
+        Some((items.next().await?, (items, holds)))
+    })
+    .boxed()
 }
 
 pub fn raft_address(node: NodeId) -> String {

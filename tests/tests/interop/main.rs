@@ -1,7 +1,8 @@
-//! Clients of other makers: libzmq's sockets, through the bindings that people use, each with a whole
-//! session of protocol version 1 against a real node.
+//! Clients of other makers: libzmq's sockets, through the bindings that people use, with whole sessions
+//! of protocol version 1 against a real node, and against a cluster whose leaders come and go.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cluster;
 mod environment;
 
 use std::path::Path;
@@ -71,4 +72,34 @@ async fn libzmq_dealer_lives_a_whole_session() {
 #[tokio::test]
 async fn libzmq_client_lives_a_whole_session() {
     drive(Environment::node, "client.js").await;
+}
+
+#[tokio::test]
+async fn libzmq_client_follows_the_name_of_the_leader() {
+    cluster::drive("redirect").await;
+}
+
+#[tokio::test]
+async fn libzmq_client_that_asks_only_a_follower_is_served_through_it() {
+    cluster::drive("relay").await;
+}
+
+#[tokio::test]
+async fn libzmq_client_goes_on_after_its_tcp_connection_dropped() {
+    cluster::drive("drops").await;
+}
+
+#[tokio::test]
+async fn libzmq_clients_lose_nothing_and_do_nothing_twice_when_leaders_are_killed() {
+    cluster::drive("leaders").await;
+}
+
+#[tokio::test]
+async fn libzmq_watcher_is_told_again_what_it_has_not_acknowledged() {
+    cluster::drive("watch").await;
+}
+
+#[tokio::test]
+async fn libzmq_client_gets_the_same_bytes_for_a_repeated_request_and_errors_for_what_is_gone() {
+    cluster::drive("answers").await;
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use quorate_host::consensus::network::{Lane, Link, LinkError, Transport};
+use quorate_host::consensus::network::{Carries, Lane, Link, LinkError, Transport};
 use quorate_host::consensus::rpc::{self, Envelope, Kind};
 use quorate_host::consensus::types::Member;
 use quorate_host::drive::Driver;
@@ -236,6 +236,7 @@ impl Link for PeerLink {
 
     fn stream(
         &self,
+        _carries: Carries,
         frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let link = self.clone();

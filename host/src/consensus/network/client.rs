@@ -21,7 +21,7 @@ use super::super::rpc::{
 };
 use super::super::types::{Member, NodeId, Snapshot, TypeConfig, Vote};
 use super::acknowledged::{Acknowledged, Held};
-use super::{Lane, Link, LinkError, Transport};
+use super::{Carries, Lane, Link, LinkError, Transport};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer, observe};
 use crate::store::state::SnapshotError;
@@ -257,7 +257,10 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
                 return Ok(nothing);
             };
             let frames = stream::iter([opening, first]).chain(bodies).boxed();
-            let answers = link.stream(frames).await.map_err(rpc_error)?;
+            let answers = link
+                .stream(Carries::Appends, frames)
+                .await
+                .map_err(rpc_error)?;
             let answers = answers.map(move |answer| {
                 let answer = answer.map_err(rpc_error)?;
                 let answer = rpc::decode_stream_result(&answer).map_err(undecodable)?;

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::types::{Member, NodeId};
-use super::{Lane, Link, LinkError, Service, Transport};
+use super::{Carries, Lane, Link, LinkError, Service, Transport};
 use crate::store::BoxFuture;
 
 #[allow(
@@ -43,6 +43,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// A peer is pinged this often, and given this long to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIME: Duration = Duration::from_secs(4);
+/// Streams on one connection: those that a node relays all go over one.
+const STREAMS_MAX: u32 = 2048;
 /// Before another try to accept a connection after one that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long one call may take, by lane. A chunk of a snapshot is written to a disk; its installation
@@ -63,7 +65,7 @@ impl Transport for GrpcTransport {
     }
 }
 
-/// One peer, with a connection for each lane and one for appends.
+/// One peer, with a connection for each lane and for each kind of stream.
 struct GrpcLink {
     address: String,
     channels: Mutex<BTreeMap<&'static str, Channel>>,
@@ -139,14 +141,21 @@ impl Link for GrpcLink {
 
     fn stream(
         &self,
+        carries: Carries,
         frames: BoxStream<'static, Bytes>,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
-        let client = self.client("append");
+        let client = self.client(match carries {
+            Carries::Appends => "append",
+            Carries::Relay => "relay",
+        });
         let address = self.address.clone();
         Box::pin(async move {
             let mut client = client?;
             let frames = SyncStream(Mutex::new(frames)).map(|payload| Frame { payload });
-            let answers = client.append(frames).await;
+            let answers = match carries {
+                Carries::Appends => client.append(frames).await,
+                Carries::Relay => client.relay(frames).await,
+            };
             let answers = answers
                 .map_err(|status| link_error(&address, &status))?
                 .into_inner();
@@ -198,6 +207,24 @@ impl Peer for GrpcService {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        self.stream(request).await
+    }
+
+    type RelayStream = BoxStream<'static, Result<Frame, Status>>;
+
+    async fn relay(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        self.stream(request).await
+    }
+}
+
+impl GrpcService {
+    async fn stream(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<BoxStream<'static, Result<Frame, Status>>>, Status> {
         let frames = request.into_inner();
         // A broken stream simply ends: what it had sent is answered or not, as with any break.
         let frames = frames
@@ -257,13 +284,14 @@ impl Incoming {
         let served = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIME))
+            .max_concurrent_streams(Some(STREAMS_MAX))
             .initial_stream_window_size(Some(4 << 20))
             .initial_connection_window_size(Some(8 << 20))
             .add_service(peer)
             .serve_with_incoming(paced(self.incoming));
         let address = self.address;
         Box::pin(async move {
-            // Streams of appends never end by themselves: stopping cuts them off.
+            // Streams never end by themselves: stopping cuts them off.
             tokio::select! {
                 ended = served => {
                     if let Err(error) = ended {

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
+use prometheus_client::metrics::counter::Counter;
 use quorate_core::module::Modules;
 use quorate_core::query;
 use tokio::sync::{Mutex, oneshot};
@@ -17,11 +18,11 @@ use super::super::handle::Raft;
 use super::super::machine::{SnapshotData, received_meta};
 use super::super::me::Me;
 use super::super::rpc::{
-    self, Envelope, Introduction, Kind, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
+    self, Envelope, Introduction, Kind, RelayBegin, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
 };
-use super::super::types::{Snapshot, Vote};
+use super::super::types::{NodeId, Snapshot, Vote};
 use super::acknowledged::Acknowledged;
-use super::{Refused, Service};
+use super::{Refused, Relays, Service};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer};
 use crate::store::BoxFuture;
@@ -57,6 +58,8 @@ pub struct Serving {
     pub acknowledged: Acknowledged,
     /// Persists the cluster that it joins.
     pub join: Join,
+    /// Takes clients' connections that peers relay.
+    pub relays: Arc<dyn Relays>,
     /// Appends are held back while this node has more committed entries than this to apply.
     pub apply_lag_max: u64,
 }
@@ -178,11 +181,7 @@ impl PeerService {
     }
 
     fn count_received(&self, envelope: &Envelope, bytes: usize) {
-        let peer = Peer {
-            peer: envelope.from.node,
-        };
-        let received = &self.serving.metrics.peer_received_bytes;
-        received.get_or_create(&peer).inc_by(bytes as u64);
+        self.received_from(envelope).inc_by(bytes as u64);
     }
 
     async fn answer(&self, frame: Bytes) -> Result<Bytes, Refused> {
@@ -239,7 +238,9 @@ impl PeerService {
                 let begin = SnapshotBegin::decode(&body).map_err(refused)?;
                 self.install(begin).await
             }
-            Kind::AppendStream | Kind::Introduce => Err(refused("not a call by itself")),
+            Kind::AppendStream | Kind::Relay | Kind::Introduce => {
+                Err(refused("not a call by itself"))
+            }
         }
     }
 
@@ -377,6 +378,74 @@ impl PeerService {
             || self.serving.log.bytes_of(applied + 1..committed + 1) > APPLY_LAG_BYTES_MAX
             || self.serving.state.over_cap()
     }
+
+    fn received_from(&self, envelope: &Envelope) -> Counter {
+        let peer = Peer {
+            peer: envelope.from.node,
+        };
+        let received = &self.serving.metrics.peer_received_bytes;
+        received.get_or_create(&peer).clone()
+    }
+
+    async fn appends(
+        self: Arc<Self>,
+        envelope: &Envelope,
+        frames: BoxStream<'static, Bytes>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Refused>>, Refused> {
+        self.admit(envelope).await?;
+        let received = self.received_from(envelope);
+        let raft = self.serving.raft.clone();
+        // A frame that does not decode, or cannot be taken, ends the stream.
+        let requests = frames
+            .then(move |body| {
+                let service = Arc::clone(&self);
+                received.inc_by(body.len() as u64);
+                async move {
+                    service.hold().await?;
+                    rpc::decode_append(&body).map_err(refused)
+                }
+            })
+            .map(|request: Result<_, Refused>| {
+                request.map_err(|error| tracing::warn!(%error, "ended a stream of appends"))
+            })
+            .take_while(|request| std::future::ready(request.is_ok()))
+            .filter_map(|request| std::future::ready(request.ok()));
+        let answers = raft.stream_append(requests.boxed()).map(|answer| {
+            answer
+                .map(|result| rpc::encode_stream_result(&result))
+                .map_err(refused)
+        });
+        Ok(answers.boxed())
+    }
+
+    /// A node that leads knows every member: whoever is none has no clients to relay.
+    async fn relay(
+        &self,
+        envelope: &Envelope,
+        body: &[u8],
+        frames: BoxStream<'static, Bytes>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Refused>>, Refused> {
+        self.admit(envelope).await?;
+        let from = envelope.from.node;
+        if !self.is_member(from) {
+            return Err(refused(format!("node {from} is no member of this cluster")));
+        }
+        let begin = RelayBegin::decode(body).map_err(refused)?;
+        let received = self.received_from(envelope);
+        let frames = frames.inspect(move |frame| {
+            received.inc_by(frame.len() as u64);
+        });
+        let relays = Arc::clone(&self.serving.relays);
+        let answers = relays.accept(from, begin.remote, frames.boxed())?;
+        Ok(answers.map(|answer| Ok(answer.encode())).boxed())
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
+        let metrics = self.serving.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_node(&node).is_some()
+    }
 }
 
 impl Service for PeerService {
@@ -393,38 +462,12 @@ impl Service for PeerService {
                 .next()
                 .await
                 .ok_or_else(|| refused("an empty stream"))?;
-            let (envelope, _) = Envelope::decode(&opening).map_err(refused)?;
-            if envelope.kind != Kind::AppendStream {
-                return Err(refused("a stream carries appends"));
+            let (envelope, body) = Envelope::decode(&opening).map_err(refused)?;
+            match envelope.kind {
+                Kind::AppendStream => self.appends(&envelope, frames).await,
+                Kind::Relay => self.relay(&envelope, body, frames).await,
+                _ => Err(refused("a stream carries appends, or a client")),
             }
-            self.admit(&envelope).await?;
-            let peer = Peer {
-                peer: envelope.from.node,
-            };
-            let received = &self.serving.metrics.peer_received_bytes;
-            let received = received.get_or_create(&peer).clone();
-            let raft = self.serving.raft.clone();
-            // A frame that does not decode, or cannot be taken, ends the stream.
-            let requests = frames
-                .then(move |body| {
-                    let service = Arc::clone(&self);
-                    received.inc_by(body.len() as u64);
-                    async move {
-                        service.hold().await?;
-                        rpc::decode_append(&body).map_err(refused)
-                    }
-                })
-                .map(|request: Result<_, Refused>| {
-                    request.map_err(|error| tracing::warn!(%error, "ended a stream of appends"))
-                })
-                .take_while(|request| std::future::ready(request.is_ok()))
-                .filter_map(|request| std::future::ready(request.ok()));
-            let answers = raft.stream_append(requests.boxed()).map(|answer| {
-                answer
-                    .map(|result| rpc::encode_stream_result(&result))
-                    .map_err(refused)
-            });
-            Ok(answers.boxed())
         })
     }
 }
