@@ -1,10 +1,13 @@
-//! Many clients of one node in memory, in virtual time, that together ask for more than it holds.
+//! Many clients in memory, in virtual time, that together ask for more than a node holds: by bytes of
+//! one node, by number of a leader that reaches nobody, so that nothing is answered meanwhile.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod memory;
 
-use memory::{Host, done, get, set};
+use memory::{Cluster, Host, Peer, done, get, set};
 use quorate_host::store::memory_disk::MemoryDisk;
+use quorate_protocol::RequestId;
+use quorate_protocol::limits::SESSION_PENDING_MAX;
 use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
 
 #[tokio::test(start_paused = true)]
@@ -121,4 +124,158 @@ async fn queries_beyond_what_may_wait_are_overloaded_and_all_others_answered() {
             ..
         }
     ));
+}
+
+/// Far beyond the time that a test takes.
+const SESSION_MS: u32 = 600_000;
+const PENDING_MAX: u64 = SESSION_PENDING_MAX as u64;
+
+fn is_overloaded(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Overloaded { .. })
+}
+
+async fn sessions(host: &Host, count: u8) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for number in 1..=count {
+        let mut peer = host.connect().await;
+        peer.create_with([number; 16], SESSION_MS).await;
+        peers.push(peer);
+    }
+    peers
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_has_4096_commands_waiting_and_the_next_one_is_refused() {
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let mut peers = sessions(&cluster.hosts[&leader], 2).await;
+    let [peer, other] = &mut peers[..] else {
+        unreachable!("two sessions")
+    };
+    cluster.wires.isolate(leader);
+    for request in 1..=PENDING_MAX {
+        peer.command(request, set("a", "1")).await;
+    }
+    // Nothing was refused, and nothing answered.
+    peer.settle().await;
+    for request in [1, 2] {
+        peer.command(PENDING_MAX + request, set("a", "2")).await;
+        let (refused, outcome) = peer.response().await;
+        assert_eq!(refused, PENDING_MAX + request);
+        assert!(is_overloaded(&outcome), "{outcome:?}");
+    }
+    // It is its own queue that is full.
+    other.command(1, set("b", "1")).await;
+    other.settle().await;
+
+    cluster.wires.heal();
+    for request in 1..=PENDING_MAX {
+        assert_eq!(peer.response().await, (request, done()));
+    }
+    assert_eq!(other.response().await, (1, done()));
+    // All that waited is accounted for.
+    peer.send(ClientMessage::Command {
+        request: RequestId(PENDING_MAX + 1),
+        lowest_pending: RequestId(PENDING_MAX + 1),
+        payload: set("a", "2"),
+    })
+    .await;
+    assert_eq!(peer.response().await, (PENDING_MAX + 1, done()));
+    cluster.equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_sessions_have_262144_commands_waiting_and_each_then_no_more_than_16() {
+    // Each as many as it may have, together as many as all may.
+    const FLOODING: u64 = (256 << 10) / PENDING_MAX;
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let host = &cluster.hosts[&leader];
+    let mut flooding = sessions(host, FLOODING as u8).await;
+    let mut quiet = host.connect().await;
+    quiet.create_with([0xff; 16], SESSION_MS).await;
+    cluster.wires.isolate(leader);
+    for (number, peer) in flooding.iter_mut().enumerate() {
+        // The last one comes to one less than all may have.
+        let count = PENDING_MAX - u64::from(number as u64 == FLOODING - 1);
+        for request in 1..=count {
+            peer.command(request, set("a", "1")).await;
+        }
+        peer.settle().await;
+    }
+    // The last place, and then a little for each.
+    for request in 1..=16 {
+        quiet.command(request, set("b", "1")).await;
+    }
+    quiet.settle().await;
+    quiet.command(17, set("b", "1")).await;
+    let (refused, outcome) = quiet.response().await;
+    assert!(refused == 17 && is_overloaded(&outcome), "{outcome:?}");
+    let last = flooding.last_mut().unwrap();
+    last.command(PENDING_MAX, set("a", "1")).await;
+    let (refused, outcome) = last.response().await;
+    assert!(refused == PENDING_MAX && is_overloaded(&outcome));
+
+    // What is queued for those who have gone is dropped, and others have its place.
+    for peer in flooding {
+        peer.disconnect().await;
+    }
+    for request in 17..=64 {
+        quiet.command(request, set("b", "1")).await;
+    }
+    quiet.settle().await;
+    cluster.wires.heal();
+    for request in 1..=64 {
+        assert_eq!(quiet.response().await, (request, done()));
+    }
+    cluster.equal().await;
+}
+
+fn query(correlation: u64) -> ClientMessage {
+    ClientMessage::Query {
+        correlation,
+        consistency: Consistency::Linearizable,
+        payload: get("a"),
+    }
+}
+
+/// The next answer: to which query, and what it was.
+async fn answer(peer: &mut Peer) -> (u64, Outcome) {
+    match peer.next().await {
+        ServerMessage::QueryResponse {
+            correlation,
+            outcome,
+            ..
+        } => (correlation, outcome),
+        other => panic!("no answer to a query: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_sessions_have_65536_queries_waiting_and_each_4096() {
+    const ASKING: u64 = 65_536 / PENDING_MAX;
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let host = &cluster.hosts[&leader];
+    let mut asking = sessions(host, ASKING as u8).await;
+    let mut other = host.connect().await;
+    other.create_with([0xff; 16], SESSION_MS).await;
+    cluster.wires.isolate(leader);
+    for (number, peer) in asking.iter_mut().enumerate() {
+        let count = PENDING_MAX - u64::from(number as u64 == ASKING - 1);
+        for correlation in 1..=count {
+            peer.send(query(correlation)).await;
+        }
+        peer.settle().await;
+    }
+    // A session's own share, while all together have a place left.
+    asking[0].send(query(PENDING_MAX + 1)).await;
+    let (refused, outcome) = answer(&mut asking[0]).await;
+    assert!(refused == PENDING_MAX + 1 && is_overloaded(&outcome));
+    // The last place.
+    other.send(query(1)).await;
+    other.settle().await;
+    other.send(query(2)).await;
+    let (refused, outcome) = answer(&mut other).await;
+    assert!(refused == 2 && is_overloaded(&outcome), "{outcome:?}");
 }
