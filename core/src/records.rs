@@ -434,4 +434,28 @@ impl NotActivated {
             Self::Failed(_) => "module-migration-failed",
         }
     }
+
+    /// What happened, for operators, on one line. `hook` names what failed, if a hook did: the
+    /// export, or what it is for.
+    pub fn explain(&self, hook: &str) -> String {
+        match self {
+            Self::NotExpected => "another module is in force than was thought".to_owned(),
+            Self::Incomplete => "not all of its bytes are there".to_owned(),
+            Self::Rejected(Rejected { code, detail }) => format!("{detail} ({code})"),
+            Self::OtherName => "it has another name than the module in force".to_owned(),
+            Self::NoMigration { from, to } => {
+                format!("no migration leads from state version {from} to {to}")
+            }
+            Self::Failed(Response::Trapped(trap)) => format!("{hook} trapped: {}", trap.slug()),
+            Self::Failed(Response::ApplicationError { code, payload }) => {
+                let text = String::from_utf8_lossy(payload);
+                let text: String = text.escape_debug().take(EXPLAINED_CHARS_MAX).collect();
+                format!("{hook} answered error {code}: {text}")
+            }
+            Self::Failed(Response::Success(_) | Response::Void) => format!("{hook} failed"),
+        }
+    }
 }
+
+/// Characters of a module's own error that [`NotActivated::explain`] shows.
+const EXPLAINED_CHARS_MAX: usize = 200;

@@ -72,6 +72,18 @@ fn install_runs_init_with_its_argument() {
 }
 
 #[test]
+fn module_without_init_is_installed_and_has_not_trapped() {
+    let mut machine = Machine::empty();
+    let code = Machine::first_module();
+    assert!(code.init.is_none());
+    machine.apply(chunks(&code));
+    let applied = machine.apply(vec![activate(None, &code)]);
+    assert_eq!(applied.results, [activated(&code)]);
+    assert_eq!(applied.stats.traps, []);
+    assert_in_force(&machine, &code);
+}
+
+#[test]
 fn failed_init_leaves_the_store_empty() {
     let mut machine = Machine::empty();
     let mut code = Machine::first_module();

@@ -199,6 +199,10 @@ impl WasmInstance {
 
     #[cold]
     fn report(&self, export: Export, trap: Trap, backtrace: Option<&WasmBacktrace>) {
+        if trap == Trap::NoSuchExport {
+            // An optional export that is left out: nothing ran that could have trapped.
+            return;
+        }
         let guest = self.store.data();
         let backtrace = backtrace.map_or_else(Vec::new, function_names);
         guest.diagnostics.report(

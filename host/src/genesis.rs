@@ -33,7 +33,7 @@ pub enum Error {
     #[error("leadership was lost during genesis")]
     Lost,
     /// The module is not put in force.
-    #[error("the module of [genesis] is refused: {}", .0.slug())]
+    #[error("the module of [genesis] is refused: {}", .0.explain("quorate_init"))]
     Refused(NotActivated),
     /// This node cannot read its state.
     #[error(transparent)]

@@ -1,17 +1,13 @@
-//! Clients of nodes in memory, in virtual time, that together ask for more than a node holds.
+//! Many clients in memory, in virtual time, that together ask for more than a node holds: by bytes of
+//! one node, by number of a leader that reaches nobody, so that nothing is answered meanwhile.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod memory;
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use memory::zio::{
-    answered, ask, ask_to_create, continued, create, relayed, request, resume, stay_at,
-};
-use memory::{Cluster, Host, done, found, get, set, until};
+use memory::{Cluster, Host, Peer, done, get, set};
 use quorate_host::store::memory_disk::MemoryDisk;
-use quorate_protocol::v1;
+use quorate_protocol::RequestId;
+use quorate_protocol::limits::SESSION_PENDING_MAX;
 use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
 
 #[tokio::test(start_paused = true)]
@@ -130,116 +126,156 @@ async fn queries_beyond_what_may_wait_are_overloaded_and_all_others_answered() {
     ));
 }
 
-/// FAULTS 19.
-#[tokio::test(start_paused = true)]
-async fn relays_beyond_the_limit_are_not_answered_until_there_is_room() {
-    const RELAYS_MAX: usize = 1024;
-    let cluster = Cluster::form(1 << 30).await;
-    let leader = cluster.leader().await;
-    let follower = cluster.follower(leader);
+/// Far beyond the time that a test takes.
+const SESSION_MS: u32 = 600_000;
+const PENDING_MAX: u64 = SESSION_PENDING_MAX as u64;
+
+fn is_overloaded(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Overloaded { .. })
+}
+
+async fn sessions(host: &Host, count: u8) -> Vec<Peer> {
     let mut peers = Vec::new();
-    for _ in 0..RELAYS_MAX {
-        peers.push(relayed(&cluster, follower, leader).await.0);
+    for number in 1..=count {
+        let mut peer = host.connect().await;
+        peer.create_with([number; 16], SESSION_MS).await;
+        peers.push(peer);
     }
-    let far = &cluster.hosts[&leader];
-    let count = far.metrics.relayed_connections.get();
-    assert_eq!(usize::try_from(count).unwrap(), RELAYS_MAX);
-    let mut late = stay_at(&cluster, follower, leader).await;
-    ask_to_create(&late).await;
-    let near = &cluster.hosts[&follower].metrics;
-    until("it is refused", || near.relay_messages_dropped.get() == 1).await;
-    assert!(late.is_silent());
-    // Another follower has room; the leader has none.
-    let other = *cluster
-        .hosts
-        .keys()
-        .find(|node| ![leader, follower].contains(node))
-        .unwrap();
-    let mut third = stay_at(&cluster, other, leader).await;
-    ask_to_create(&third).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(third.is_silent());
-
-    let gone = peers.split_off(RELAYS_MAX - 2);
-    for peer in gone {
-        peer.disconnect().await;
-    }
-    let session = third.next_v1().await;
-    assert!(matches!(session, v1::ServerMessage::SessionCreated { .. }));
-    create(&mut late).await;
-    // Those that were relayed all the while are served as before.
-    request(&peers[0], 1, 1, set("a", "1")).await;
-    assert_eq!(answered(&mut peers[0], 1).await, b"");
+    peers
 }
 
-/// FAULTS 19.
 #[tokio::test(start_paused = true)]
-async fn messages_beyond_what_may_wait_for_the_leader_are_dropped_and_done_when_sent_again() {
+async fn a_session_has_4096_commands_waiting_and_the_next_one_is_refused() {
     let cluster = Cluster::form(1 << 30).await;
     let leader = cluster.leader().await;
-    let follower = cluster.follower(leader);
-    let (mut peer, _) = relayed(&cluster, follower, leader).await;
-    let near = &cluster.hosts[&follower].metrics;
-    cluster.wires.hold_relays(true);
-    let large = "x".repeat(1_000_000);
-    // One of them is on its way, and four wait.
-    for id in 1..=10 {
-        request(&peer, id, 1, set("a", &format!("{large}{id}"))).await;
+    let mut peers = sessions(&cluster.hosts[&leader], 2).await;
+    let [peer, other] = &mut peers[..] else {
+        unreachable!("two sessions")
+    };
+    cluster.wires.isolate(leader);
+    for request in 1..=PENDING_MAX {
+        peer.command(request, set("a", "1")).await;
     }
-    // Time passes only when nothing else happens.
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    let dropped = near.relay_messages_dropped.get();
-    assert!(dropped >= 5, "{dropped} are dropped");
-    cluster.wires.hold_relays(false);
-    let mut unanswered: BTreeSet<u64> = (1..=10).collect();
-    for _ in 0..10 - dropped {
-        match peer.next_v1().await {
-            v1::ServerMessage::ClientResponse { request, .. } => unanswered.remove(&request.0),
-            other => panic!("{other:?}"),
-        };
+    // Nothing was refused, and nothing answered.
+    peer.settle().await;
+    for request in [1, 2] {
+        peer.command(PENDING_MAX + request, set("a", "2")).await;
+        let (refused, outcome) = peer.response().await;
+        assert_eq!(refused, PENDING_MAX + request);
+        assert!(is_overloaded(&outcome), "{outcome:?}");
     }
-    assert_eq!(unanswered.len() as u64, dropped);
-    for id in unanswered {
-        request(&peer, id, 1, set("a", &format!("{large}{id}"))).await;
-        answered(&mut peer, id).await;
-    }
-    request(&peer, 11, 11, set("a", "end")).await;
-    answered(&mut peer, 11).await;
-}
+    // It is its own queue that is full.
+    other.command(1, set("b", "1")).await;
+    other.settle().await;
 
-/// FAULTS 19.
-#[tokio::test(start_paused = true)]
-async fn a_relayed_client_whose_answers_are_not_taken_is_closed_as_slow() {
-    let cluster = Cluster::form(1 << 30).await;
-    let leader = cluster.leader().await;
-    let follower = cluster.follower(leader);
-    let (mut peer, session) = relayed(&cluster, follower, leader).await;
-    let mut direct = cluster.hosts[&leader].connect().await;
-    create(&mut direct).await;
-    let large = "x".repeat(1_000_000);
-    request(&direct, 1, 1, set("a", &large)).await;
-    answered(&mut direct, 1).await;
-    cluster.wires.hold_answers(true);
-    for id in 1..=10 {
-        ask(&peer, &id.to_string(), get("a")).await;
+    cluster.wires.heal();
+    for request in 1..=PENDING_MAX {
+        assert_eq!(peer.response().await, (request, done()));
     }
-    let far = &cluster.hosts[&leader].metrics;
-    until("the leader gives it up", || {
-        far.relayed_connections.get() == 0
+    assert_eq!(other.response().await, (1, done()));
+    // All that waited is accounted for.
+    peer.send(ClientMessage::Command {
+        request: RequestId(PENDING_MAX + 1),
+        lowest_pending: RequestId(PENDING_MAX + 1),
+        payload: set("a", "2"),
     })
     .await;
-    cluster.wires.hold_answers(false);
-    let mut came = 0;
-    while let Some(frame) = peer.frame().await {
-        came += usize::from(frame.len() > large.len());
-    }
-    assert!(came < 10, "{came} answers");
+    assert_eq!(peer.response().await, (PENDING_MAX + 1, done()));
+    cluster.equal().await;
+}
 
-    // Its session lives on, and so do others.
-    let mut peer = stay_at(&cluster, follower, leader).await;
-    assert_eq!(resume(&mut peer, &session).await, continued());
-    request(&peer, 1, 1, get("a")).await;
-    assert_eq!(answered(&mut peer, 1).await, found(&large));
-    request(&direct, 2, 2, get("a")).await;
-    assert_eq!(answered(&mut direct, 2).await, found(&large));
+#[tokio::test(start_paused = true)]
+async fn all_sessions_have_262144_commands_waiting_and_each_then_no_more_than_16() {
+    // Each as many as it may have, together as many as all may.
+    const FLOODING: u64 = (256 << 10) / PENDING_MAX;
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let host = &cluster.hosts[&leader];
+    let mut flooding = sessions(host, FLOODING as u8).await;
+    let mut quiet = host.connect().await;
+    quiet.create_with([0xff; 16], SESSION_MS).await;
+    cluster.wires.isolate(leader);
+    for (number, peer) in flooding.iter_mut().enumerate() {
+        // The last one comes to one less than all may have.
+        let count = PENDING_MAX - u64::from(number as u64 == FLOODING - 1);
+        for request in 1..=count {
+            peer.command(request, set("a", "1")).await;
+        }
+        peer.settle().await;
+    }
+    // The last place, and then a little for each.
+    for request in 1..=16 {
+        quiet.command(request, set("b", "1")).await;
+    }
+    quiet.settle().await;
+    quiet.command(17, set("b", "1")).await;
+    let (refused, outcome) = quiet.response().await;
+    assert!(refused == 17 && is_overloaded(&outcome), "{outcome:?}");
+    let last = flooding.last_mut().unwrap();
+    last.command(PENDING_MAX, set("a", "1")).await;
+    let (refused, outcome) = last.response().await;
+    assert!(refused == PENDING_MAX && is_overloaded(&outcome));
+
+    // What is queued for those who have gone is dropped, and others have its place.
+    for peer in flooding {
+        peer.disconnect().await;
+    }
+    for request in 17..=64 {
+        quiet.command(request, set("b", "1")).await;
+    }
+    quiet.settle().await;
+    cluster.wires.heal();
+    for request in 1..=64 {
+        assert_eq!(quiet.response().await, (request, done()));
+    }
+    cluster.equal().await;
+}
+
+fn query(correlation: u64) -> ClientMessage {
+    ClientMessage::Query {
+        correlation,
+        consistency: Consistency::Linearizable,
+        payload: get("a"),
+    }
+}
+
+/// The next answer: to which query, and what it was.
+async fn answer(peer: &mut Peer) -> (u64, Outcome) {
+    match peer.next().await {
+        ServerMessage::QueryResponse {
+            correlation,
+            outcome,
+            ..
+        } => (correlation, outcome),
+        other => panic!("no answer to a query: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_sessions_have_65536_queries_waiting_and_each_4096() {
+    const ASKING: u64 = 65_536 / PENDING_MAX;
+    let cluster = Cluster::form(1 << 30).await;
+    let leader = cluster.leader().await;
+    let host = &cluster.hosts[&leader];
+    let mut asking = sessions(host, ASKING as u8).await;
+    let mut other = host.connect().await;
+    other.create_with([0xff; 16], SESSION_MS).await;
+    cluster.wires.isolate(leader);
+    for (number, peer) in asking.iter_mut().enumerate() {
+        let count = PENDING_MAX - u64::from(number as u64 == ASKING - 1);
+        for correlation in 1..=count {
+            peer.send(query(correlation)).await;
+        }
+        peer.settle().await;
+    }
+    // A session's own share, while all together have a place left.
+    asking[0].send(query(PENDING_MAX + 1)).await;
+    let (refused, outcome) = answer(&mut asking[0]).await;
+    assert!(refused == PENDING_MAX + 1 && is_overloaded(&outcome));
+    // The last place.
+    other.send(query(1)).await;
+    other.settle().await;
+    other.send(query(2)).await;
+    let (refused, outcome) = answer(&mut other).await;
+    assert!(refused == 2 && is_overloaded(&outcome), "{outcome:?}");
 }

@@ -3,10 +3,9 @@
 
 mod memory;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use memory::{Host, Peer, Wires, done, set, until};
+use memory::{Cluster, Host, NODES, Peer, Prepared, Wires, done, set, until};
 use quorate_host::consensus::types::{Entry, EntryBytes, LogId};
 use quorate_host::drive::Driver;
 use quorate_host::node::assembly::Error;
@@ -87,22 +86,11 @@ async fn the_log_is_purged_beyond_its_budget_but_not_while_a_transfer_needs_it()
 /// four times its budget.
 #[tokio::test(start_paused = true)]
 async fn the_log_is_kept_for_a_follower_that_is_behind() {
-    let wires = Wires::default();
-    let mut hosts = BTreeMap::new();
-    for node in 1..=3 {
-        // Less than what is retained in the end, and more than a quarter of it.
-        let keep = 100_000;
-        let host = Host::launch(MemoryDisk::new(), node, 3, wires.clone(), keep).await;
-        hosts.insert(node, host.unwrap());
-    }
-    let serving = |hosts: &BTreeMap<u64, Host>| {
-        let mut hosts = hosts.iter();
-        let found = hosts.find(|(_, host)| host.assembly.gateway().is_serving());
-        found.map(|(node, _)| *node)
-    };
-    until("a leader serves", || serving(&hosts).is_some()).await;
-    let leader = serving(&hosts).unwrap();
-    let behind = 1 + leader % 3;
+    // Less than what is retained in the end, and more than a quarter of it.
+    let cluster = Cluster::form(100_000).await;
+    let leader = cluster.leader().await;
+    let behind = cluster.follower(leader);
+    let (wires, hosts) = (&cluster.wires, &cluster.hosts);
     wires.isolate(behind);
     let mut peer = hosts[&leader].connect().await;
     peer.create_with([1; 16], 600_000).await;
@@ -128,4 +116,105 @@ async fn the_log_is_kept_for_a_follower_that_is_behind() {
         0,
         "not by a snapshot"
     );
+}
+
+/// Three nodes that keep `keep` bytes of their log, and not a number of entries beside. All are ready, and
+/// nothing that happened while they became so keeps anything of the log.
+async fn without_spare_entries(keep: u64) -> Cluster {
+    let mut cluster = Cluster::new(keep);
+    for node in 1..=NODES {
+        let change = |prepared: &mut Prepared| prepared.settings.tuning.log_entries_kept_min = 0;
+        cluster.start_with(node, MemoryDisk::new(), change).await;
+    }
+    for host in cluster.hosts.values() {
+        host.ready().await;
+    }
+    // Longer than a snapshot stays for whoever began to receive it.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    cluster
+}
+
+/// What the node takes an entry of its log to have, in bytes.
+fn entry_bytes(host: &Host) -> u64 {
+    use std::sync::atomic::Ordering::Relaxed;
+    let stats = host.assembly.log().stats();
+    stats.bytes.load(Relaxed) / stats.entries.load(Relaxed)
+}
+
+/// Lets one follower lack one entry, which the idle leader then may have purged; whether it has.
+async fn lag_by_one(cluster: &Cluster, behind: u64, peer: &mut Peer, request: u64) -> bool {
+    let leader = &cluster.hosts[&cluster.leader().await];
+    cluster.wires.isolate(behind);
+    set_many(peer, request..request + 1).await;
+    let last = leader.last_entry();
+    assert_eq!(cluster.hosts[&behind].last_entry() + 1, last, "one entry");
+    a_while().await;
+    assert_eq!(leader.last_entry(), last, "the leader is idle");
+    leader.first_entry() > last
+}
+
+/// FAULTS 98.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_purged_to_its_tip_goes_on_and_brings_a_follower_up_by_a_snapshot() {
+    let mut cluster = without_spare_entries(1).await;
+    let leader = cluster.leader().await;
+    let behind = cluster.follower(leader);
+    let host = &cluster.hosts[&leader];
+    let mut peer = host.connect().await;
+    let opened = peer.create_with([1; 16], 600_000).await;
+    set_many(&mut peer, 1..20).await;
+    until("nothing is left of the idle leader's log", || {
+        host.first_entry() > host.last_entry()
+    })
+    .await;
+    // Nobody lacks anything: the next entry goes on from what was purged.
+    set_many(&mut peer, 20..21).await;
+    cluster.equal().await;
+    let received = |cluster: &Cluster| cluster.hosts[&behind].metrics.snapshot_bytes.get();
+    assert_eq!(received(&cluster), 0);
+
+    assert!(lag_by_one(&cluster, behind, &mut peer, 21).await);
+    cluster.wires.heal();
+    cluster.equal().await;
+    assert!(received(&cluster) > 0, "by a snapshot");
+
+    // A leader without a log starts again, and leads or follows.
+    let disk = cluster.stop(leader).await;
+    cluster.start(leader, disk).await;
+    cluster.equal().await;
+    let mut peer = cluster.connect().await;
+    peer.resume(&opened).await;
+    set_many(&mut peer, 22..30).await;
+    cluster.equal().await;
+}
+
+/// FAULTS 98.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_one_follower_lacks_is_kept_for_it_by_an_idle_leader() {
+    // One entry is over the budget, and well within what a live follower is granted.
+    let cluster = without_spare_entries(1).await;
+    let keep = entry_bytes(&cluster.hosts[&cluster.leader().await]) / 2;
+    let cluster = without_spare_entries(keep).await;
+    let leader = cluster.leader().await;
+    let behind = cluster.follower(leader);
+    let mut peer = cluster.hosts[&leader].connect().await;
+    peer.create_with([1; 16], 600_000).await;
+    for request in 1..=3 {
+        let is_purged = lag_by_one(&cluster, behind, &mut peer, request).await;
+        let host = &cluster.hosts[&leader];
+        assert!(!is_purged);
+        assert_eq!(
+            host.first_entry(),
+            host.last_entry(),
+            "and nothing beside it"
+        );
+        cluster.wires.heal();
+        cluster.equal().await;
+        until("it is purged once nobody lacks it", || {
+            host.first_entry() > host.last_entry()
+        })
+        .await;
+    }
+    let received = cluster.hosts[&behind].metrics.snapshot_bytes.get();
+    assert_eq!(received, 0, "not by a snapshot");
 }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate_protocol::NodeId;
@@ -14,60 +13,19 @@ use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::ports::Ports;
-use crate::{HashAt, NodeStatus, Profile, Stopped, Usage, http, quorate_binary, wait_for};
+use crate::{HashAt, NodeStatus, Stopped, Usage, http, quorate_binary, wait_for};
 
 mod inspect;
+mod settings;
 
 pub use inspect::Metrics;
+pub use settings::Settings;
+use settings::configuration;
 
 /// Lines of each node's log that are shown after a failure.
 const LOG_LINES: usize = 60;
 /// Ports of one node: client, raft, admin.
 const PORTS_PER_NODE: u16 = 3;
-
-/// What a cluster is started with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How many nodes, 1 to 5. Their ids are 1, 2, 3, ...
-    pub nodes: u16,
-    /// The first module: `kv`, `counter`, `work-queue`, or a file.
-    pub module: String,
-    /// Further lines of the table `[genesis]`.
-    pub genesis: String,
-    /// How the program is compiled.
-    pub profile: Profile,
-    /// A program that was built before, such as another release, instead of building this one.
-    pub binary: Option<PathBuf>,
-    /// Whether zio-raft's clients are served.
-    pub accept_version_1: bool,
-    /// `raft.heartbeat-interval`.
-    pub heartbeat_interval: Duration,
-    /// `raft.election-timeout`, both ends.
-    pub election_timeout: [Duration; 2],
-    /// Where the nodes keep their data, a folder each; otherwise in the cluster's own folder.
-    pub data: Option<PathBuf>,
-    /// What makes the nodes fail, as `QUORATE_FAILPOINT` has it. Needs [`Profile::Dev`].
-    pub failpoint: Option<String>,
-}
-
-impl Default for Settings {
-    /// Three nodes with the module kv, for version 2, and with timeouts that are half of a node's
-    /// defaults: short, and yet not met by a node that waits for a busy processor.
-    fn default() -> Self {
-        Self {
-            nodes: 3,
-            module: "kv".to_owned(),
-            genesis: String::new(),
-            profile: Profile::current(),
-            binary: None,
-            accept_version_1: false,
-            heartbeat_interval: Duration::from_millis(100),
-            election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
-            data: None,
-            failpoint: None,
-        }
-    }
-}
 
 /// Nodes on this machine. Dropping it ends them all and deletes what they stored.
 #[derive(Debug)]
@@ -96,16 +54,28 @@ impl Cluster {
     /// # Errors
     /// The program cannot be built or started, or no leader came; then with the nodes' logs.
     pub async fn start_with(settings: Settings) -> Result<Self> {
+        let mut cluster = Self::launch(settings).await?;
+        match cluster.wait_until_serving().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => Err(error.context(cluster.logs())),
+        }
+    }
+
+    /// Starts the nodes and waits for nothing: for a cluster that may never serve.
+    ///
+    /// # Errors
+    /// The program cannot be built or started.
+    pub async fn launch(settings: Settings) -> Result<Self> {
         let profile = settings.profile;
         let binary = match &settings.binary {
             Some(binary) => binary.clone(),
             None => tokio::task::spawn_blocking(move || quorate_binary(profile)).await??,
         };
         let mut cluster = Self::prepare(&settings, &binary)?;
-        match cluster.start_all().await {
-            Ok(()) => Ok(cluster),
-            Err(error) => Err(error.context(cluster.logs())),
+        for node in &mut cluster.nodes {
+            node.start(&[])?;
         }
+        Ok(cluster)
     }
 
     /// Configures the nodes, each in files of its own, and starts none.
@@ -149,10 +119,11 @@ impl Cluster {
         })
     }
 
-    async fn start_all(&mut self) -> Result<()> {
-        for node in &mut self.nodes {
-            node.start(&[])?;
-        }
+    /// Waits until a leader serves and all nodes are ready.
+    ///
+    /// # Errors
+    /// That does not come in time, or a node that should run has ended.
+    pub async fn wait_until_serving(&mut self) -> Result<()> {
         self.wait_for_leader().await?;
         for id in self.ids() {
             self.wait_until_ready(id).await?;
@@ -500,50 +471,4 @@ impl Drop for Cluster {
             self.folder.disable_cleanup(true);
         }
     }
-}
-
-fn configuration(settings: &Settings, node: &Node, nodes: &[Node], folder: &Path) -> String {
-    let peers: String = nodes
-        .iter()
-        .map(|peer| format!("{} = \"tcp://{}\"\n", peer.id, peer.raft))
-        .collect();
-    let data = folder.join(format!("node-{}", node.id));
-    let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
-    let [shortest, longest] = settings.election_timeout.map(milliseconds);
-    format!(
-        r#"[node]
-id = {id}
-data-dir = '{data}'
-
-[listen]
-client = "tcp://{client}"
-raft = "tcp://{raft}"
-admin = "{admin}"
-
-[cluster]
-name = "test"
-
-[cluster.peers]
-{peers}
-[raft]
-heartbeat-interval = "{heartbeat}"
-election-timeout = "{shortest}..{longest}"
-
-[gateway]
-accept-version-1 = {version_1}
-
-[genesis]
-module = '{module}'
-{genesis}
-"#,
-        id = node.id,
-        data = data.display(),
-        client = node.client,
-        raft = node.raft,
-        admin = node.admin,
-        heartbeat = milliseconds(settings.heartbeat_interval),
-        version_1 = settings.accept_version_1,
-        module = settings.module,
-        genesis = settings.genesis,
-    )
 }

@@ -40,6 +40,8 @@ pub struct Stopped {
 pub struct Usage {
     /// Memory that is resident now.
     pub resident_bytes: u64,
+    /// The most that was, since its start.
+    pub peak_bytes: u64,
     /// CPU time since its start, all threads, user and system.
     pub cpu: Duration,
 }
@@ -66,7 +68,12 @@ impl Usage {
             .split(' ')
             .nth(1)
             .context("statm without resident pages")?;
+        let status = fs::read_to_string(format!("{folder}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        let peak = peak.context("status without VmHWM")?;
         Ok(Self {
+            peak_bytes: peak.parse::<u64>()? << 10,
             resident_bytes: resident.parse::<u64>()? * rustix::param::page_size() as u64,
             cpu: Duration::from_secs(ticks) / u32::try_from(per_second)?,
         })

@@ -1,5 +1,7 @@
 //! What a node says about itself: `/v1/status` and `/v1/hash`, as an operator's script would read them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use quorate_protocol::NodeId;
 use serde_json::Value;
@@ -23,6 +25,8 @@ pub struct NodeStatus {
     pub sessions: u64,
     /// Name of the module in force.
     pub module: Option<String>,
+    /// Since it started.
+    pub uptime: Duration,
     /// Why it cannot go on, if it cannot.
     pub stopped: Option<String>,
 }
@@ -42,6 +46,10 @@ impl NodeStatus {
                 .as_u64()
                 .context("status has no sessions")?,
             module: value["module"]["name"].as_str().map(str::to_owned),
+            uptime: value["uptime-seconds"]
+                .as_f64()
+                .map(Duration::from_secs_f64)
+                .context("status has no uptime")?,
             stopped: text("stopped"),
         })
     }

@@ -12,3 +12,12 @@ mod stuck;
 
 #[path = "recovery/full_disk.rs"]
 mod full_disk;
+
+#[path = "recovery/load.rs"]
+mod load;
+
+#[path = "recovery/long_log.rs"]
+mod long_log;
+
+#[path = "recovery/read_only.rs"]
+mod read_only;

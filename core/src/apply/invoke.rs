@@ -195,7 +195,10 @@ impl Applying<'_> {
                     Response::ApplicationError { code, payload }
                 }
                 Err(trap) => {
-                    self.stats.traps.push(trap);
+                    // What is missing did not run: an optional export that is left out is no trap.
+                    if trap != Trap::NoSuchExport {
+                        self.stats.traps.push(trap);
+                    }
                     self.instance = None;
                     if !first {
                         continue;

@@ -21,6 +21,11 @@ pub const BODY_BYTES_MAX: usize = 512 << 10;
 pub const LOCALS_MAX: u32 = 8_192;
 /// Most targets of one `br_table`.
 pub const BRANCH_TARGETS_MAX: u32 = 8_192;
+/// Most locals, parameters counted, times blocks, loops and ifs of one function: where control flow
+/// meets the compiler may have to join every local, and so much takes it seconds and 150 MB.
+pub const JOINS_MAX: usize = 64 << 10;
+/// The same, of all functions together.
+pub const JOINS_TOTAL_MAX: usize = 2 << 20;
 /// Most globals.
 pub const GLOBALS_MAX: usize = 10_000;
 /// Most exports.
@@ -110,6 +115,16 @@ fn sizes(shape: &Shape<'_>) -> Verdict {
             "targets of one br_table",
             shape.branch_targets_max as usize,
             BRANCH_TARGETS_MAX as usize,
+        ),
+        (
+            "locals times blocks in one function",
+            shape.joins_max,
+            JOINS_MAX,
+        ),
+        (
+            "locals times blocks in all functions",
+            shape.joins,
+            JOINS_TOTAL_MAX,
         ),
     ] {
         if size > max {

@@ -2,9 +2,9 @@
 
 use quorate_core::module::Rejected;
 use wasmparser::{
-    CompositeInnerType, ConstExpr, DataKind, ElementItems, ElementKind, ExternalKind, FuncType,
-    FunctionBody, GlobalType, MemoryType, Operator, Parser, Payload, RefType, TableType, TypeRef,
-    ValType,
+    BlockType, CompositeInnerType, ConstExpr, DataKind, ElementItems, ElementKind, ExternalKind,
+    FuncType, FunctionBody, GlobalType, MemoryType, Operator, Parser, Payload, RefType, TableType,
+    TypeRef, ValType,
 };
 
 use super::manifest::MANIFEST_SECTION;
@@ -26,6 +26,11 @@ pub(super) struct Shape<'a> {
     pub(super) body_bytes_max: usize,
     pub(super) locals_max: u32,
     pub(super) branch_targets_max: u32,
+    /// Locals times blocks of one function: values that its compiler may have to bring together.
+    pub(super) joins_max: usize,
+    /// Of all functions together.
+    pub(super) joins: usize,
+    bodies: usize,
     pub(super) manifests: Vec<&'a [u8]>,
 }
 
@@ -150,12 +155,47 @@ impl<'a> Shape<'a> {
             locals = locals.saturating_add(group?.0);
         }
         self.locals_max = self.locals_max.max(locals);
+        let live = (locals as usize).saturating_add(self.parameters_of_next_body());
+        let mut joins = 0_usize;
         for operator in body.get_operators_reader()? {
-            if let Operator::BrTable { targets } = operator? {
-                self.branch_targets_max = self.branch_targets_max.max(targets.len());
+            match operator? {
+                Operator::BrTable { targets } => {
+                    self.branch_targets_max = self.branch_targets_max.max(targets.len());
+                }
+                Operator::Block { blockty }
+                | Operator::Loop { blockty }
+                | Operator::If { blockty } => {
+                    joins = joins
+                        .saturating_add(live)
+                        .saturating_add(self.values(blockty));
+                }
+                _ => {}
             }
         }
+        self.joins_max = self.joins_max.max(joins);
+        self.joins = self.joins.saturating_add(joins);
         Ok(())
+    }
+
+    /// Parameters of the function whose body comes next.
+    fn parameters_of_next_body(&mut self) -> usize {
+        let is_function = |(_, _, ty): &&(_, _, TypeRef)| matches!(ty, TypeRef::Func(_));
+        let imported = self.imports.iter().filter(is_function).count();
+        let index = u32::try_from(imported + self.bodies).unwrap_or(u32::MAX);
+        self.bodies += 1;
+        self.function_type(index).map_or(0, |ty| ty.params().len())
+    }
+
+    /// Parameters and results of a block.
+    fn values(&self, ty: BlockType) -> usize {
+        match ty {
+            BlockType::Empty => 0,
+            BlockType::Type(_) => 1,
+            BlockType::FuncType(index) => self
+                .types
+                .get(index as usize)
+                .map_or(0, |ty| ty.params().len() + ty.results().len()),
+        }
     }
 
     /// The export of this name.

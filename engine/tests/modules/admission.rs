@@ -15,7 +15,7 @@ fn good() -> String {
 
 /// The slug of the rejection; its detail must hold `word`.
 #[track_caller]
-fn rejected(wat: &str, slug: &str, word: &str) {
+pub fn rejected(wat: &str, slug: &str, word: &str) {
     rejected_bytes(&assemble(wat), slug, word);
 }
 

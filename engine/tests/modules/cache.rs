@@ -164,6 +164,61 @@ fn file_cache_keeps_files_and_clears_what_was_left_half_written() {
     assert_eq!(file(), written, "not written again");
 }
 
+/// FAULTS 68, 69: what a node's folder holds, flipped or cut anywhere, is never used: it is compiled
+/// again, and the file is whole again.
+#[test]
+fn damaged_file_is_compiled_again_whatever_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = FileCache::open(folder.path()).unwrap();
+    // One module in memory: to load the other one drops it.
+    let config = Config {
+        modules_max: 1,
+        ..Config::default()
+    };
+    let engine = Engine::new(config).unwrap().with_cache(cache);
+    let answer = |wat: &str, expected: u8| {
+        let hash = load(&engine, wat);
+        let mut instance = engine.instantiate(hash, &ModuleLimits::default()).unwrap();
+        let ran = instance
+            .call(Export::Apply, b"", FUEL, &mut writes())
+            .unwrap();
+        assert_eq!(response(&ran)[0], expected);
+    };
+    answer(&wat(1), 1);
+    let entry = fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let path = entry.unwrap().path();
+    let whole = fs::read(&path).unwrap();
+    let bits = whole.len() * 8;
+    let judge = |damaged: &[u8], what: &str| {
+        answer(&wat(2), 2);
+        fs::write(&path, damaged).unwrap();
+        answer(&wat(1), 1);
+        assert!(
+            fs::read(&path).unwrap() == whole,
+            "{what}: not compiled again"
+        );
+    };
+    for flip in 0..600 {
+        // The seal densely, the code all over.
+        let bit = if flip < 200 {
+            flip * 5 + flip % 5
+        } else {
+            flip * 99_991 % bits
+        };
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        judge(&damaged, &format!("bit {bit}"));
+    }
+    for cut in 0..500 {
+        let length = if cut < 110 {
+            cut
+        } else {
+            whole.len() - 1 - cut * 7_919 % (whole.len() - 110)
+        };
+        judge(&whole[..length], &format!("cut to {length}"));
+    }
+}
+
 #[test]
 fn least_used_module_leaves_memory() {
     let config = Config {

@@ -332,6 +332,20 @@ fn abort_traps_and_gives_its_message_to_the_operator() {
     assert_eq!(backtrace, &["dispatch", "run"]);
 }
 
+/// As at the genesis of a module without `quorate_init`.
+#[test]
+fn optional_export_that_is_left_out_is_not_reported_as_a_trap() {
+    let (engine, collected) = with_diagnostics();
+    let hash = load(&engine, &apply(&pair(0, 1)));
+    let limits = ModuleLimits::default();
+    let mut instance = engine.instantiate(hash, &limits).unwrap();
+    let ran = instance
+        .call(Export::Init, b"", FUEL, &mut writes())
+        .unwrap();
+    assert_eq!(ran.outcome, Err(Trap::NoSuchExport));
+    assert_eq!(*collected.0.lock().unwrap(), []);
+}
+
 #[test]
 fn log_lines_are_escaped_and_limited() {
     let (engine, collected) = with_diagnostics();

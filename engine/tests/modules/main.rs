@@ -7,6 +7,7 @@
 )]
 
 mod admission;
+mod bombs;
 mod cache;
 mod calls;
 mod common;

@@ -12,9 +12,13 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use quorate_core::apply::{Applied, apply_skipping};
 use quorate_core::meter::Meter;
 use quorate_core::module::Modules;
+use quorate_core::query;
+use quorate_core::records::NotActivated;
+use quorate_core::result::OperationResult;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use recent::Recent;
 use stopwatch::Stopwatch;
 
 use super::encoding;
@@ -29,6 +33,7 @@ use crate::store::log::LogStore;
 use crate::store::skips::Skips;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
+mod recent;
 mod stopwatch;
 
 #[cfg(test)]
@@ -48,69 +53,6 @@ pub struct Applier {
     recent: Arc<Recent>,
     metrics: Arc<Metrics>,
     driver: Driver,
-}
-
-/// The last (index, hash) pairs, so that nodes can be compared at one index while they go on.
-#[derive(Debug)]
-pub struct Recent {
-    hashes: std::sync::Mutex<std::collections::VecDeque<(u64, [u8; 32])>>,
-    newest: watch::Sender<u64>,
-}
-
-/// Pairs kept.
-const RECENT_MAX: usize = 4096;
-
-impl Default for Recent {
-    fn default() -> Self {
-        Self {
-            hashes: std::sync::Mutex::default(),
-            newest: watch::Sender::new(0),
-        }
-    }
-}
-
-impl Recent {
-    fn push(&self, index: u64, hash: [u8; 32]) {
-        let mut hashes = self
-            .hashes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if hashes.len() == RECENT_MAX {
-            hashes.pop_front();
-        }
-        hashes.push_back((index, hash));
-    }
-
-    /// Begins with the state's own pair, at start and after an installed snapshot.
-    ///
-    /// # Errors
-    /// A [`Fault`] if the state cannot be read.
-    pub fn begin_at(&self, state: &StateStore) -> Result<(), Fault> {
-        if let Some(applied) = state.applied() {
-            let hash = quorate_core::query::meta(&*state.view())?.hash;
-            self.push(applied.index, hash);
-            self.reached(applied.index);
-        }
-        Ok(())
-    }
-
-    /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
-    pub fn all(&self) -> Vec<(u64, [u8; 32])> {
-        let hashes = self
-            .hashes
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        hashes.iter().copied().collect()
-    }
-
-    /// The applied index, sent whenever it grows, after its pair is here.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.newest.subscribe()
-    }
-
-    fn reached(&self, index: u64) {
-        self.newest.send_replace(index);
-    }
 }
 
 impl Applier {
@@ -208,6 +150,7 @@ impl Applier {
             }
             None => self.commit(position, &mut applied),
         }
+        self.tell_of_modules(&applied)?;
         let ended = self.driver.now();
         self.count(&applied, ended.saturating_duration_since(began));
         Ok(AppliedEntry {
@@ -221,6 +164,35 @@ impl Applier {
         let writes = std::mem::take(&mut applied.writes);
         self.state.commit(position, writes, None);
         self.recent.push(applied.index, applied.hash);
+    }
+
+    /// Says on every node, not only on the one that proposed it, what became of a module.
+    fn tell_of_modules(&self, applied: &Applied) -> Result<(), Fault> {
+        for result in &applied.results {
+            let why = match result {
+                OperationResult::Activated { hash } => {
+                    tracing::info!(index = applied.index, module = %hash, "a module is in force");
+                    self.recent.first_module(None);
+                    continue;
+                }
+                // Another leader was faster.
+                OperationResult::NotActivated(NotActivated::NotExpected) => continue,
+                OperationResult::NotActivated(why) => why,
+                _ => continue,
+            };
+            let is_first = query::active_module(&*self.state.view())?.is_none();
+            let hook = if is_first {
+                "quorate_init"
+            } else {
+                "its migration"
+            };
+            let why = why.explain(hook);
+            tracing::error!(index = applied.index, %why, "a module is not put in force");
+            if is_first {
+                self.recent.first_module(Some(why));
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, applied: &Applied, elapsed: Duration) {

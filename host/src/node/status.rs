@@ -137,10 +137,10 @@ impl NodeStatus {
                 "linearizable_read",
                 no_read.then_some("no quorum confirms the leader"),
             ),
-            check(
-                "module_loaded",
-                status.module.is_none().then_some("no module is in force"),
-            ),
+            Check {
+                name: "module_loaded",
+                failure: status.module.is_none().then(|| self.no_module()),
+            },
             Check {
                 name: "apply_lag",
                 failure: (lag > APPLY_LAG_MAX)
@@ -148,6 +148,16 @@ impl NodeStatus {
             },
             fault,
         ]
+    }
+
+    fn no_module(&self) -> String {
+        match self.recent.first_module_refused() {
+            Some(why) => {
+                let why = why.replace('\n', " ");
+                format!("no module is in force: that of [genesis] was refused: {why}")
+            }
+            None => "no module is in force".to_owned(),
+        }
     }
 
     /// Runs a conversion where it may block.

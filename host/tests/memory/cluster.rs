@@ -1,27 +1,34 @@
-//! Three nodes in memory.
+//! Three nodes and what connects them.
 
 use std::collections::BTreeMap;
 
+use quorate_host::consensus::types::NodeId;
 use quorate_host::store::memory_disk::MemoryDisk;
 
-use super::{Host, Peer, Wires, until};
+use super::{Host, Peer, Prepared, Wires, prepare, until};
 
-pub const NODES: u64 = 3;
+pub const NODES: NodeId = 3;
 
 /// Nodes by id, and what connects them.
 pub struct Cluster {
-    pub hosts: BTreeMap<u64, Host>,
+    pub hosts: BTreeMap<NodeId, Host>,
     pub wires: Wires,
-    log_keep_bytes: u64,
+    pub log_keep_bytes: u64,
 }
 
 impl Cluster {
-    pub async fn form(log_keep_bytes: u64) -> Self {
-        let mut cluster = Self {
+    /// Without nodes.
+    pub fn new(log_keep_bytes: u64) -> Self {
+        Self {
             hosts: BTreeMap::new(),
             wires: Wires::default(),
             log_keep_bytes,
-        };
+        }
+    }
+
+    /// Starts all nodes, and waits until they are ready.
+    pub async fn form(log_keep_bytes: u64) -> Self {
+        let mut cluster = Self::new(log_keep_bytes);
         for node in 1..=NODES {
             cluster.start(node, MemoryDisk::new()).await;
         }
@@ -31,19 +38,30 @@ impl Cluster {
         cluster
     }
 
-    pub async fn start(&mut self, node: u64, disk: MemoryDisk) {
-        let wires = self.wires.clone();
-        let host = Host::launch(disk, node, NODES, wires, self.log_keep_bytes).await;
+    pub async fn start(&mut self, node: NodeId, disk: MemoryDisk) {
+        self.start_with(node, disk, |_| ()).await;
+    }
+
+    /// Starts a node that is prepared otherwise.
+    pub async fn start_with(
+        &mut self,
+        node: NodeId,
+        disk: MemoryDisk,
+        change: impl FnOnce(&mut Prepared),
+    ) {
+        let mut prepared = prepare(&disk, node, NODES, &self.wires, self.log_keep_bytes);
+        change(&mut prepared);
+        let host = Host::run(disk, self.wires.clone(), prepared).await;
         self.hosts.insert(node, host.unwrap());
     }
 
-    pub async fn stop(&mut self, node: u64) -> MemoryDisk {
+    pub async fn stop(&mut self, node: NodeId) -> MemoryDisk {
         self.wires.cut(node);
         self.hosts.remove(&node).unwrap().stop().await
     }
 
     /// Waits for a leader that serves.
-    pub async fn leader(&self) -> u64 {
+    pub async fn leader(&self) -> NodeId {
         let serving = || {
             let mut hosts = self.hosts.iter();
             hosts.find(|(_, host)| host.assembly.gateway().is_serving())
@@ -52,7 +70,7 @@ impl Cluster {
         *serving().unwrap().0
     }
 
-    pub fn follower(&self, leader: u64) -> u64 {
+    pub fn follower(&self, leader: NodeId) -> NodeId {
         *self.hosts.keys().find(|node| **node != leader).unwrap()
     }
 

@@ -44,7 +44,7 @@ pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;
 
-const KV: &[u8] = include_bytes!("../../../modules/prebuilt/kv.wasm");
+pub const KV: &[u8] = include_bytes!("../../../modules/prebuilt/kv.wasm");
 /// The name that version-1 clients are told.
 pub fn node_name(node: NodeId) -> String {
     format!("the-node-{node}")
@@ -191,12 +191,19 @@ impl Host {
         wires: Wires,
         log_keep_bytes: u64,
     ) -> Result<Self, Error> {
+        let prepared = prepare(&disk, node, nodes, &wires, log_keep_bytes);
+        Self::run(disk, wires, prepared).await
+    }
+
+    /// Starts what is prepared.
+    pub async fn run(disk: MemoryDisk, wires: Wires, prepared: Prepared) -> Result<Self, Error> {
         let Prepared {
             settings,
             environment,
             edge,
             events,
-        } = prepare(&disk, node, nodes, &wires, log_keep_bytes);
+        } = prepared;
+        let node = settings.node;
         let metrics = Arc::clone(&environment.metrics);
         let driver = environment.driver.clone();
         // In a task of the node, so that what it starts ends with the node.

@@ -5,6 +5,7 @@ mod admission;
 mod code_cache;
 mod commands;
 mod floods;
+mod init;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,15 +42,18 @@ impl ModuleFile {
 
 /// Three nodes with a module whose commands get `fuel`. An election timeout that a busy machine does not
 /// meet by itself: an election is then the module's doing.
-async fn cluster(module: &ModuleFile, fuel: u64) -> Cluster {
-    let settings = Settings {
+fn settings(module: &ModuleFile, fuel: u64) -> Settings {
+    Settings {
         module: module.path.display().to_string(),
         genesis: format!("fuel-per-command = {fuel}"),
         heartbeat_interval: Duration::from_millis(200),
         election_timeout: [Duration::from_secs(4), Duration::from_secs(8)],
         ..Settings::default()
-    };
-    Cluster::start_with(settings).await.unwrap()
+    }
+}
+
+async fn cluster(module: &ModuleFile, fuel: u64) -> Cluster {
+    Cluster::start_with(settings(module, fuel)).await.unwrap()
 }
 
 fn client(cluster: &Cluster) -> Builder {

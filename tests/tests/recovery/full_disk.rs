@@ -5,19 +5,17 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate_client::Client;
 use quorate_protocol::NodeId;
 use quorate_tests::{Cluster, DEADLINE, Settings, kv, wait_for};
+
+use super::load::{Load, client};
 
 /// Of the disk. A node takes its reserve of 64 MiB if three times as much is free.
 const DISK_MEBIBYTES: u64 = 448;
 /// What something else has on it from the beginning.
 const BALLAST_MEBIBYTES: u64 = 176;
-const VALUE_BYTES: usize = 64 << 10;
 
 /// A file system in memory, of a fixed size.
 struct SmallDisk(tempfile::TempDir);
@@ -86,69 +84,6 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Keys that were acknowledged, and clients that add to them.
-#[derive(Default)]
-struct Load {
-    next: AtomicU64,
-    acknowledged: Mutex<Vec<u64>>,
-    is_over: AtomicBool,
-}
-
-fn key(number: u64) -> String {
-    format!("key-{number}")
-}
-
-fn value(number: u64) -> String {
-    let text = format!("{number}-");
-    text.repeat(VALUE_BYTES / text.len())
-}
-
-impl Load {
-    async fn until_acknowledged(&self, count: usize) {
-        wait_for("commands are acknowledged", async || {
-            (self.acknowledged.lock().unwrap().len() >= count).then_some(())
-        })
-        .await
-        .unwrap();
-    }
-
-    /// Everything that was acknowledged is there.
-    async fn check(&self, client: &Client) {
-        let acknowledged = self.acknowledged.lock().unwrap().clone();
-        assert!(!acknowledged.is_empty());
-        for number in acknowledged {
-            let answer = client.query_bytes(kv::get(&key(number))).await.unwrap();
-            assert_eq!(
-                answer.answer,
-                kv::value(Some(&value(number))),
-                "key {number}"
-            );
-        }
-    }
-
-    async fn run(self: Arc<Self>, client: Client) {
-        while !self.is_over.load(Ordering::Relaxed) {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            // Refused or unknown: not acknowledged.
-            if client
-                .call_bytes(kv::set(&key(number), &value(number)))
-                .await
-                .is_ok()
-            {
-                self.acknowledged.lock().unwrap().push(number);
-            }
-        }
-    }
-}
-
-async fn client(cluster: &Cluster, call_timeout: Duration) -> Client {
-    let client = Client::builder(cluster.endpoints())
-        .session_timeout(Duration::from_secs(3600))
-        .call_timeout(call_timeout)
-        .connect_timeout(DEADLINE);
-    client.connect().await.unwrap()
-}
-
 /// How many commands were answered so.
 async fn answered(cluster: &Cluster, node: NodeId, outcome: &str) -> Option<u64> {
     let (_, metrics) = cluster.get(node, "/metrics").await.ok()?;
@@ -181,7 +116,7 @@ async fn a_disk_that_is_filled_at_once_loses_no_command_that_was_acknowledged() 
 
 async fn fill(test: &str, filling: Filling) {
     let Some(disk) = SmallDisk::mount() else {
-        eprintln!("skipped: {test}: this process may not mount a file system");
+        println!("SKIPPED: {test}: this process may not mount a file system");
         return;
     };
     disk.ballast();
@@ -193,12 +128,11 @@ async fn fill(test: &str, filling: Filling) {
     let mut cluster = Cluster::start_with(settings).await.unwrap();
     let node = cluster.ids()[0];
     assert!(disk.path().join("node-1/reserve").exists());
-    let load = Arc::new(Load::default());
-    let mut loads = Vec::new();
+    let mut clients = Vec::new();
     for _ in 0..4 {
-        let client = client(&cluster, Duration::from_secs(5)).await;
-        loads.push(tokio::spawn(Arc::clone(&load).run(client)));
+        clients.push(client(&cluster, Duration::from_secs(5)).await);
     }
+    let load = Load::start(clients);
     match filling {
         Filling::AfterRefusals => until_refused(&mut cluster, node, &disk).await,
         Filling::AtOnce => load.until_acknowledged(50).await,
@@ -220,16 +154,13 @@ async fn fill(test: &str, filling: Filling) {
         Some(status) => assert_eq!(status.code(), Some(1)),
         None => cluster.kill_node(node).unwrap(),
     }
-    load.is_over.store(true, Ordering::Relaxed);
-    for load in loads {
-        load.await.unwrap();
-    }
+    let acknowledged = load.stop().await;
     disk.remove("filler");
     disk.remove("ballast");
     cluster.restart_node(node).unwrap();
     cluster.wait_until_ready(node).await.unwrap();
     let client = client(&cluster, DEADLINE).await;
-    load.check(&client).await;
+    acknowledged.check(&client).await;
     // And it serves again, with a reserve.
     client.call_bytes(kv::set("after", "1")).await.unwrap();
     assert!(disk.path().join("node-1/reserve").exists());

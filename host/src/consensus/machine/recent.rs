@@ -1,0 +1,83 @@
+//! What a node has applied last: hashes, for comparisons between nodes, and the first module, if it
+//! was refused.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use quorate_core::state::Fault;
+use tokio::sync::watch;
+
+use crate::store::state::StateStore;
+
+/// The last (index, hash) pairs, so that nodes can be compared at one index while they go on, and what
+/// became of the first module.
+#[derive(Debug)]
+pub struct Recent {
+    hashes: Mutex<VecDeque<(u64, [u8; 32])>>,
+    newest: watch::Sender<u64>,
+    first_refused: Mutex<Option<String>>,
+}
+
+/// Pairs kept.
+const RECENT_MAX: usize = 4096;
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            hashes: Mutex::default(),
+            newest: watch::Sender::new(0),
+            first_refused: Mutex::default(),
+        }
+    }
+}
+
+impl Recent {
+    pub(super) fn push(&self, index: u64, hash: [u8; 32]) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if hashes.len() == RECENT_MAX {
+            hashes.pop_front();
+        }
+        hashes.push_back((index, hash));
+    }
+
+    /// Begins with the state's own pair, at start and after an installed snapshot.
+    ///
+    /// # Errors
+    /// A [`Fault`] if the state cannot be read.
+    pub fn begin_at(&self, state: &StateStore) -> Result<(), Fault> {
+        if let Some(applied) = state.applied() {
+            let hash = quorate_core::query::meta(&*state.view())?.hash;
+            self.push(applied.index, hash);
+            self.reached(applied.index);
+        }
+        Ok(())
+    }
+
+    /// The newest pairs, ascending. Entries of consensus itself leave the hash as it was.
+    pub fn all(&self) -> Vec<(u64, [u8; 32])> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.iter().copied().collect()
+    }
+
+    /// The applied index, sent whenever it grows, after its pair is here.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    pub(super) fn reached(&self, index: u64) {
+        self.newest.send_replace(index);
+    }
+
+    pub(super) fn first_module(&self, refused: Option<String>) {
+        let first = self.first_refused.lock();
+        *first.unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Why the first module was not put in force, if the newest attempt that was applied here came to
+    /// nothing and none has come to more. Nothing of the state says so: a node that starts anew may
+    /// not know until the next attempt.
+    pub fn first_module_refused(&self) -> Option<String> {
+        let first = self.first_refused.lock();
+        first.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
