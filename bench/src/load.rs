@@ -61,6 +61,16 @@ impl Phase {
     const MEASURE: u8 = 1;
     const END: u8 = 2;
 
+    /// Lets the warm-up and the measurement pass; how many seconds were measured.
+    pub(crate) async fn pass(&self, warm_up: Duration, measure: Duration) -> f64 {
+        tokio::time::sleep(warm_up).await;
+        let started = Instant::now();
+        self.0.store(Self::MEASURE, Ordering::Relaxed);
+        tokio::time::sleep(measure).await;
+        self.0.store(Self::END, Ordering::Relaxed);
+        started.elapsed().as_secs_f64()
+    }
+
     pub(crate) fn is_measuring(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::MEASURE
     }

@@ -1,6 +1,6 @@
 //! `quorate-bench`: measures three release-built nodes on this machine.
 //!
-//! `cargo run --release -- load` and `-- failover`, in this folder. What the numbers mean, and what they
+//! `cargo run --release -- load`, `-- failover` and `-- sessions`, in this folder. What the numbers mean, and what they
 //! do not, is in docs/performance.md.
 
 mod cluster;
@@ -8,6 +8,7 @@ mod disk;
 mod failover;
 mod load;
 mod raw;
+mod sessions;
 mod stages;
 
 use std::path::PathBuf;
@@ -31,14 +32,17 @@ enum Command {
     Load(load::Arguments),
     /// Time from kill -9 of the leader to the next acknowledged command
     Failover(failover::Arguments),
+    /// Creating sessions, calls and reads one at a time, reads per second, sessions that only live
+    Sessions(sessions::Arguments),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let Arguments { binary, command } = Arguments::parse();
-    let cluster = cluster::start(binary).await?;
+    let cluster = cluster::start(binary.clone()).await?;
     match command {
         Command::Load(arguments) => load::run(cluster, &arguments).await,
         Command::Failover(arguments) => failover::run(cluster, &arguments).await,
+        Command::Sessions(arguments) => sessions::run(cluster, binary.as_deref(), &arguments).await,
     }
 }

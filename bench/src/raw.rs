@@ -1,13 +1,13 @@
 //! A session of version 2 straight over TCP: just enough ZMTP to be a DEALER, and a window of commands.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
-use quorate_client::protocol::v2::{ClientMessage, Outcome, ServerMessage};
+use quorate_client::protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
 use quorate_client::protocol::{Capabilities, CreationKey, Nonce, RequestId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,25 +36,88 @@ struct Wire {
 
 impl Session {
     pub(crate) async fn create(address: &str) -> Result<Self> {
-        /// The cluster is new, so counting makes keys that are not in use.
-        static SESSIONS: AtomicU64 = AtomicU64::new(1);
-        let key = u128::from(SESSIONS.fetch_add(1, Ordering::Relaxed));
-        let mut wire = Wire::connect(address).await?;
-        let create = ClientMessage::CreateSession {
-            nonce: Nonce::new(1).context("one is not zero")?,
-            creation_key: CreationKey(key.to_be_bytes()),
-            timeout_ms: 0,
-            capabilities: Capabilities::default(),
-        };
-        wire.put(0, &create.encode()?);
-        wire.flush().await?;
-        match ServerMessage::decode(&wire.message().await?)? {
+        let wire = Wire::connect(address).await?;
+        let mut session = Self { wire };
+        session.create_another().await?;
+        Ok(session)
+    }
+
+    /// Another session over the same connection, which serves that one from then on.
+    pub(crate) async fn create_another(&mut self) -> Result<()> {
+        match self.wire.ask_for_session().await? {
             ServerMessage::SessionCreated { .. } => {}
             other => bail!("no session: {other:?}"),
         }
-        match ServerMessage::decode(&wire.message().await?)? {
-            ServerMessage::TopologyChanged { .. } => Ok(Self { wire }),
+        match ServerMessage::decode(&self.wire.message().await?)? {
+            ServerMessage::TopologyChanged { .. } => Ok(()),
             other => bail!("no topology: {other:?}"),
+        }
+    }
+
+    /// Keeps `window` reads under way until the end of the measurement.
+    pub(crate) async fn read(
+        mut self,
+        window: usize,
+        payload: Vec<u8>,
+        phase: Arc<Phase>,
+    ) -> Result<Histogram<u64>> {
+        let mut latencies = latencies()?;
+        let mut started = BTreeMap::new();
+        let mut asked = 0;
+        let mut ask = |wire: &mut Wire, started: &mut BTreeMap<u64, Option<Instant>>| {
+            asked += 1;
+            started.insert(asked, phase.is_measuring().then(Instant::now));
+            let query = ClientMessage::Query {
+                correlation: asked,
+                consistency: Consistency::Linearizable,
+                payload: payload.clone(),
+            };
+            wire.put(0, &query.encode()?);
+            anyhow::Ok(())
+        };
+        for _ in 0..window {
+            ask(&mut self.wire, &mut started)?;
+        }
+        while !phase.has_ended() {
+            self.wire.flush().await?;
+            let mut message = Some(self.wire.message().await?);
+            while let Some(frame) = message {
+                let ServerMessage::QueryResponse {
+                    correlation,
+                    outcome: Outcome::Success { .. },
+                    ..
+                } = ServerMessage::decode(&frame)?
+                else {
+                    bail!("a read failed: {:?}", ServerMessage::decode(&frame));
+                };
+                let at = started.remove(&correlation);
+                if let Some(at) = at.context("an answer to nothing")?
+                    && phase.is_measuring()
+                {
+                    latencies.record(u64::try_from(at.elapsed().as_micros())?)?;
+                }
+                ask(&mut self.wire, &mut started)?;
+                message = self.wire.arrived()?;
+            }
+        }
+        Ok(latencies)
+    }
+
+    /// Says that it lives, first after `first`, then at each interval; returns only if that has no
+    /// answer.
+    pub(crate) async fn stay_alive(mut self, first: Duration, interval: Duration) -> Result<()> {
+        tokio::time::sleep(first).await;
+        let mut timestamp = 0;
+        loop {
+            timestamp += 1;
+            let alive = ClientMessage::KeepAlive { timestamp };
+            self.wire.put(0, &alive.encode()?);
+            self.wire.flush().await?;
+            match ServerMessage::decode(&self.wire.message().await?)? {
+                ServerMessage::KeepAliveResponse { .. } => {}
+                other => bail!("no answer to a keep-alive: {other:?}"),
+            }
+            tokio::time::sleep(interval).await;
         }
     }
 
@@ -86,6 +149,11 @@ impl Session {
         }
         Ok(latencies)
     }
+}
+
+/// Asks a node for a session, over a connection of its own; what it answers.
+pub(crate) async fn ask(address: &str) -> Result<ServerMessage> {
+    Wire::connect(address).await?.ask_for_session().await
 }
 
 /// Commands without an answer, by id. The cluster answers a session in its order.
@@ -158,6 +226,21 @@ impl Wire {
             "no READY: {ready:?}"
         );
         Ok(wire)
+    }
+
+    async fn ask_for_session(&mut self) -> Result<ServerMessage> {
+        /// The cluster is new, so counting makes keys that are not in use.
+        static SESSIONS: AtomicU64 = AtomicU64::new(1);
+        let key = u128::from(SESSIONS.fetch_add(1, Ordering::Relaxed));
+        let create = ClientMessage::CreateSession {
+            nonce: Nonce::new(1).context("one is not zero")?,
+            creation_key: CreationKey(key.to_be_bytes()),
+            timeout_ms: 0,
+            capabilities: Capabilities::default(),
+        };
+        self.put(0, &create.encode()?);
+        self.flush().await?;
+        Ok(ServerMessage::decode(&self.message().await?)?)
     }
 
     fn put(&mut self, flags: u8, body: &[u8]) {

@@ -32,10 +32,10 @@ mod connection;
 pub mod edge;
 mod handle;
 mod leading;
-mod log_limit;
 mod opening;
 mod proposals;
 mod queue;
+mod rate_limit;
 mod reads;
 mod relay;
 mod relayed;
@@ -51,8 +51,8 @@ use arrivals::Arrivals;
 use connection::{Connection, Load};
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
-use log_limit::LogLimit;
 use queue::{Origin, Queued};
+use rate_limit::RateLimit;
 use reads::{Query, Read, ReadsDone};
 use relay::Relaying;
 use relayed::RelayedEdge;
@@ -109,6 +109,8 @@ pub struct Parts {
 
 /// Entries of this leader that are proposed and not yet applied.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// Lines about messages that cannot be decoded.
+const LOG_LINES_PER_SECOND: u64 = 10;
 /// How often deadlines and timers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -151,7 +153,10 @@ pub struct Gateway {
     tick_at: Instant,
     /// When connections without a session are looked through.
     sweep_at: Instant,
-    log_limit: LogLimit,
+    /// Of lines about messages that cannot be decoded.
+    log_limit: RateLimit,
+    /// Of questions for sessions that are not there.
+    guess_limit: RateLimit,
     serving: watch::Sender<bool>,
 }
 
@@ -222,7 +227,8 @@ impl Gateway {
             relayed: Arc::clone(&relayed),
             tick_at: now + TICK,
             sweep_at: now,
-            log_limit: LogLimit::new(now),
+            log_limit: RateLimit::new(LOG_LINES_PER_SECOND, now),
+            guess_limit: RateLimit::new(opening::GUESSES_PER_SECOND, now),
             serving,
         };
         let handle = Handle {

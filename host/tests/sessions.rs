@@ -56,6 +56,57 @@ async fn an_unknown_session_is_rejected_and_leaves_no_trace() {
     assert_eq!(host.last_entry(), before);
 }
 
+/// FAULTS 29.
+#[tokio::test(start_paused = true)]
+async fn guesses_at_session_ids_are_bounded_in_a_second_and_cost_others_nothing() {
+    const GUESSES: u32 = 20_000;
+    let host = Host::start(MemoryDisk::new()).await;
+    let mut owner = host.connect().await;
+    let opened = owner.create().await;
+    assert_eq!(owner.call(1, set("a", "1")).await, done());
+    let before = host.last_entry();
+    let guess = |n: u32| {
+        let mut session = opened.session;
+        session.0[..4].copy_from_slice(&n.to_be_bytes());
+        ClientMessage::ContinueSession {
+            session,
+            secret: opened.secret.clone(),
+            nonce: nonce(5),
+        }
+    };
+    let mut told = [0, 0];
+    for n in 0..GUESSES {
+        let mut peer = host.connect().await;
+        peer.send(guess(n)).await;
+        match peer.next().await {
+            ServerMessage::SessionRejected { reason, .. } => match reason {
+                RejectReason::SessionExpired => told[0] += 1,
+                RejectReason::Overloaded => told[1] += 1,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("not rejected: {other:?}"),
+        }
+        peer.disconnect().await;
+    }
+    // No time has passed in all that, as far as the node can tell, but for what answers take.
+    let [answered, put_off] = told;
+    assert!(answered >= 1000 && put_off > answered, "{told:?}");
+    assert_eq!(host.last_entry(), before, "none is an entry");
+    assert_eq!(owner.call(2, set("a", "2")).await, done());
+
+    // Who asks in earnest is answered a little later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut peer = host.connect().await;
+    peer.send(guess(u32::MAX)).await;
+    assert!(matches!(
+        peer.next().await,
+        ServerMessage::SessionRejected {
+            reason: RejectReason::SessionExpired,
+            ..
+        }
+    ));
+}
+
 /// FAULTS 30.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_secret_is_rejected_and_the_session_goes_on_undisturbed() {
@@ -259,19 +310,32 @@ async fn commands_and_queries_do_not_keep_a_session_alive() {
 #[tokio::test(start_paused = true)]
 async fn many_silent_sessions_all_expire() {
     let host = Host::start(MemoryDisk::new()).await;
-    for n in 0..1000_u32 {
+    for n in 0..10_000_u32 {
         let mut key = [3; 16];
         key[..4].copy_from_slice(&n.to_be_bytes());
         host.connect().await.create_with(key, 20_000).await;
     }
-    let awake = async {
-        while !host.sessions().await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), awake)
-        .await
-        .expect("every session expires");
+    // One that speaks is served all the while.
+    let mut speaker = host.connect().await;
+    speaker.create_with([9; 16], 20_000).await;
+    let began = tokio::time::Instant::now();
+    let mut request = 0;
+    while host.sessions().await.len() > 1 {
+        request += 1;
+        let asked = tokio::time::Instant::now();
+        assert_eq!(speaker.call(request, set("a", "1")).await, done());
+        assert!(asked.elapsed() < Duration::from_secs(1));
+        speaker.settle().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "every session expires"
+        );
+    }
+    assert!(
+        request > 100,
+        "{request} commands while they lived and expired"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -392,6 +392,7 @@ fn every_server_message() {
     }
 }
 
+/// FAULTS 23, 26.
 #[test]
 fn hostile_frames_have_typed_errors() {
     let header = |tag: u8| [b"zraft\x02".as_slice(), &[tag]].concat();

@@ -23,3 +23,8 @@ pub use cluster::{Cluster, Metrics, Settings};
 pub use node::{Stopped, Usage};
 pub use status::{HashAt, NodeStatus};
 pub use wait::{DEADLINE, wait_for};
+
+/// The programs of docs/quickstart.md run as this crate's documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/quickstart.md")]
+struct Quickstart;

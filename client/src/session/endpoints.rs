@@ -96,6 +96,7 @@ mod tests {
 
     use super::*;
 
+    /// FAULTS 46.
     #[test]
     fn a_leader_is_followed_and_learned_and_a_node_that_names_itself_is_left() {
         let member = |client: &str| Member {

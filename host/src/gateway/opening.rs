@@ -11,6 +11,10 @@ use super::reads::Read;
 use super::{Gateway, Role, wire};
 use crate::metrics::{Reason, Slug};
 
+/// Sessions that are not there, or not the asker's, for which a leader may be asked in a second; who asks
+/// beyond that is told to try again later.
+pub(super) const GUESSES_PER_SECOND: u64 = 1000;
+
 /// What a client asks of a new session.
 pub(super) struct Asked {
     pub(super) creation_key: CreationKey,
@@ -120,6 +124,11 @@ impl Gateway {
             // Certainty first: a leader that was deposed and does not know it must not tell a
             // client that its session is gone.
             None => {
+                let now = self.parts.driver.now();
+                if self.guess_limit.admit(now).is_none() {
+                    self.reject(id, nonce, RejectReason::Overloaded, String::new());
+                    return;
+                }
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.is_opening = true;
                 }

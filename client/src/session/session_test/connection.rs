@@ -52,6 +52,7 @@ fn attempts_pause_once_every_address_was_tried() {
     assert_eq!(connect.try_recv(), Ok(Err(ConnectError::TimedOut { last })));
 }
 
+/// FAULTS 46: as when a leader is named that is dead.
 #[test]
 fn each_round_tries_every_address_and_pauses_are_short_beside_the_timeout() {
     let mut rig = Rig::connected();

@@ -1,36 +1,38 @@
-//! Keeps a flood of bad messages from becoming a flood of log lines.
+//! So much in a second and no more: keeps a flood of bad messages from becoming a flood of log lines, and
+//! guesses at session ids from keeping the leader busy.
 
 use std::time::Duration;
 
 use crate::drive::Instant;
 
 const WINDOW: Duration = Duration::from_secs(1);
-const LINES_PER_WINDOW: u64 = 10;
 
-/// How many lines were asked for since when.
+/// How often something was asked for since when.
 #[derive(Debug)]
-pub(super) struct LogLimit {
+pub(super) struct RateLimit {
+    per_second: u64,
     start: Instant,
     asked: u64,
 }
 
-impl LogLimit {
-    pub(super) fn new(now: Instant) -> Self {
+impl RateLimit {
+    pub(super) fn new(per_second: u64, now: Instant) -> Self {
         Self {
+            per_second,
             start: now,
             asked: 0,
         }
     }
 
-    /// `Some` if a line may be written now, with the number of lines that were dropped before it.
+    /// `Some` if it may be done now, with how often it was refused before.
     pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
-        let mut dropped = 0;
+        let mut refused = 0;
         if now.saturating_duration_since(self.start) >= WINDOW {
-            dropped = self.asked.saturating_sub(LINES_PER_WINDOW);
-            *self = Self::new(now);
+            refused = self.asked.saturating_sub(self.per_second);
+            *self = Self::new(self.per_second, now);
         }
         self.asked += 1;
-        (self.asked <= LINES_PER_WINDOW).then_some(dropped)
+        (self.asked <= self.per_second).then_some(refused)
     }
 }
 
@@ -41,7 +43,7 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_counted() {
         let start = crate::drive::Driver::simulation(0, 0).now();
-        let mut limit = LogLimit::new(start);
+        let mut limit = RateLimit::new(10, start);
         let admitted = (0..100).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(admitted, 10);
         assert_eq!(limit.admit(start + WINDOW), Some(90));
