@@ -9,6 +9,7 @@
     reason = "tests, none of which uses everything"
 )]
 
+mod cluster;
 mod kept;
 mod wires;
 
@@ -37,6 +38,7 @@ use quorate_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use cluster::{Cluster, NODES};
 pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;
