@@ -168,6 +168,7 @@ impl Failure {
                 .messages
                 .iter()
                 .find_map(|message| message.hint.clone()),
+            leader: None,
         };
         serde_json::to_string(&ApiError { error }).expect("texts have no trouble in JSON")
     }

@@ -25,10 +25,12 @@ use crate::store::reserve::Reserve;
 use crate::store::state::StateStore;
 
 mod answers;
+mod asks;
 mod connection;
 pub mod edge;
 mod leading;
 mod log_limit;
+mod notices;
 mod opening;
 mod proposals;
 mod queue;
@@ -41,6 +43,8 @@ mod topology;
 mod wire;
 pub mod zmtp_edge;
 
+use asks::Ask;
+pub use asks::{Asks, CloseRefused, InFlight, SessionStatus};
 use connection::{Connection, Load};
 use edge::{ConnectionId, Edge, EdgeEvent};
 use leading::Leading;
@@ -102,24 +106,6 @@ pub struct Handle {
     commands: mpsc::Sender<Ask>,
 }
 
-/// Asked of the gateway from beside it.
-enum Ask {
-    Sessions(tokio::sync::oneshot::Sender<Vec<SessionStatus>>),
-}
-
-/// A session, as the leader sees it.
-#[derive(Debug, Clone)]
-pub struct SessionStatus {
-    /// The session.
-    pub session: quorate_protocol::SessionId,
-    /// The connection that it is bound to.
-    pub connection: Option<ConnectionId>,
-    /// Its timeout.
-    pub timeout: Duration,
-    /// When it will expire if nothing is heard.
-    pub expires_in: Duration,
-}
-
 impl Handle {
     /// Tells clients that the node stops, and ends the gateway's task.
     pub fn stop(&self) {
@@ -134,15 +120,6 @@ impl Handle {
     /// Whether this node leads and serves clients.
     pub fn is_serving(&self) -> bool {
         *self.serving.borrow()
-    }
-
-    /// The sessions of the cluster and their connections; empty on a node that does not lead.
-    pub async fn sessions(&self) -> Vec<SessionStatus> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        if self.commands.send(Ask::Sessions(answer)).await.is_err() {
-            return Vec::new();
-        }
-        answered.await.unwrap_or_default()
     }
 }
 
@@ -378,8 +355,9 @@ impl Gateway {
         );
         self.role = Role::Follower;
         self.serving.send_replace(false);
-        self.own.clear();
         self.round.clear();
+        let own = std::mem::take(&mut self.own);
+        let own = own.into_iter().map(|queued| queued.origin);
         let queued: Vec<Origin> = self
             .connections
             .values_mut()
@@ -388,7 +366,7 @@ impl Gateway {
                 connection.queue.drain(..).map(|queued| queued.origin)
             })
             .collect();
-        for origin in queued {
+        for origin in own.chain(queued) {
             self.refuse_not_leader(origin);
         }
         for read in std::mem::take(&mut self.reads) {
@@ -424,26 +402,6 @@ impl Gateway {
         self.serving.send_replace(false);
     }
 
-    fn answer_ask(&self, ask: Ask) {
-        let Ask::Sessions(answer) = ask;
-        let now = self.parts.driver.now();
-        let sessions = match &self.role {
-            Role::Leading(leading) => leading
-                .sessions
-                .iter()
-                .map(|(session, live)| SessionStatus {
-                    session: *session,
-                    connection: live.connection,
-                    timeout: live.timeout,
-                    expires_in: live.deadline.saturating_duration_since(now),
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(sessions);
-    }
-
     fn send(&self, id: ConnectionId, message: ServerMessage) {
         let version = self
             .connections
@@ -476,17 +434,5 @@ impl Gateway {
         {
             leading.detach(bound.session, id);
         }
-    }
-}
-
-/// What is asked of a gateway from beside it; belongs to [`Gateway::run`].
-pub struct Asks {
-    stopped: watch::Receiver<bool>,
-    asks: mpsc::Receiver<Ask>,
-}
-
-impl std::fmt::Debug for Asks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asks").finish_non_exhaustive()
     }
 }
