@@ -74,6 +74,8 @@ slugs! {
     NoLeader = "no-leader",
     /// The cluster has no module yet.
     NoModule = "no-module",
+    /// The cluster has no such session.
+    NoSession = "no-session",
     /// Decided: not applied.
     NotApplied = "not-applied",
     /// A node failed to start or to go on.
@@ -126,6 +128,11 @@ impl Failure {
             message.hint = Some(hint.into());
         }
         self
+    }
+
+    /// What kind of failure it is.
+    pub(crate) fn slug(&self) -> Slug {
+        self.slug
     }
 
     /// The exit code.
