@@ -8,6 +8,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
+pub(crate) mod session;
+
 use crate::commands::dev::Dev;
 use crate::commands::repair_skip::Place;
 
@@ -101,14 +103,16 @@ Examples:
 Examples:
   quorate call '{\"set\":{\"key\":\"a\",\"value\":\"1\"}}'
   quorate call @command.json -o json
-  quorate call --hex 5300000001610000000131")]
-    Call(Payload),
+  quorate call --hex 5300000001610000000131
+  quorate call --session @my.session '{\"watch\":{\"key\":\"a\"}}'")]
+    Call(session::Call),
     /// Ask the module a question; changes nothing
     #[command(after_help = "\
 Examples:
   quorate query '{\"get\":{\"key\":\"a\"}}'
-  quorate query null -o json")]
-    Query(Payload),
+  quorate query null -o json
+  quorate query '{\"get\":{\"key\":\"a\"}}' --stale -o json")]
+    Query(session::Query),
     /// Print each new value of a key of the kv module, until Ctrl-C
     #[command(after_help = "\
 Examples:
@@ -130,6 +134,8 @@ Examples:
   quorate work --capability resize=v1 --exec 'tr a-z A-Z' --jobs 4
   quorate work --capability count=v1 --capability sort=v2 --exec ./handler -o json")]
     Work(Work),
+    /// Look at sessions, hold one, end one
+    Session(session::Session),
     /// Look at a cluster
     Cluster(Cluster),
     /// Get a cluster past what its nodes cannot go on after

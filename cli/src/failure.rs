@@ -74,6 +74,8 @@ slugs! {
     NoLeader = "no-leader",
     /// The cluster has no module yet.
     NoModule = "no-module",
+    /// The cluster has no such session.
+    NoSession = "no-session",
     /// Decided: not applied.
     NotApplied = "not-applied",
     /// A node failed to start or to go on.
@@ -128,6 +130,11 @@ impl Failure {
         self
     }
 
+    /// What kind of failure it is.
+    pub(crate) fn slug(&self) -> Slug {
+        self.slug
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
@@ -168,6 +175,7 @@ impl Failure {
                 .messages
                 .iter()
                 .find_map(|message| message.hint.clone()),
+            leader: None,
         };
         serde_json::to_string(&ApiError { error }).expect("texts have no trouble in JSON")
     }

@@ -17,6 +17,8 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Why there is no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Error {
+    /// Nobody was there: nothing was sent.
+    NotSent(String),
     /// No answer, or one that cannot be read.
     NoAnswer(String),
     /// The node's error.
@@ -26,10 +28,17 @@ pub(crate) enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NoAnswer(why) => f.write_str(why),
+            Self::NotSent(why) | Self::NoAnswer(why) => f.write_str(why),
             Self::Refused(_, error) => f.write_str(&error.message),
         }
     }
+}
+
+/// Until when the next of `left` nodes may answer, so that one that is silent leaves time for others.
+pub(crate) fn turn(deadline: Instant, left: usize) -> Instant {
+    let now = Instant::now();
+    let share = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+    now + deadline.saturating_duration_since(now) / share
 }
 
 /// Asks `address` (`host:port`, perhaps after `http://`) for `path`.
@@ -59,9 +68,18 @@ async fn send<T: DeserializeOwned>(
     body: Bytes,
     deadline: Instant,
 ) -> Result<T, Error> {
-    let (status, body) = timeout_at(deadline, exchange(address, method, path, body))
+    let host = address
+        .strip_prefix("http://")
+        .unwrap_or(address)
+        .trim_end_matches('/');
+    let in_time = || "no answer in time".to_owned();
+    let stream = timeout_at(deadline, TcpStream::connect(host))
         .await
-        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        .map_err(|_| Error::NotSent(in_time()))?
+        .map_err(|error| Error::NotSent(error.to_string()))?;
+    let (status, body) = timeout_at(deadline, exchange(stream, host, method, path, body))
+        .await
+        .unwrap_or_else(|_| Err(in_time()))
         .map_err(Error::NoAnswer)?;
     if status.is_success() {
         return serde_json::from_slice(&body)
@@ -74,18 +92,12 @@ async fn send<T: DeserializeOwned>(
 }
 
 async fn exchange(
-    address: &str,
+    stream: TcpStream,
+    host: &str,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), String> {
-    let host = address
-        .strip_prefix("http://")
-        .unwrap_or(address)
-        .trim_end_matches('/');
-    let stream = TcpStream::connect(host)
-        .await
-        .map_err(|error| error.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;

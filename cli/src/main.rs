@@ -4,6 +4,8 @@
 
 mod args;
 mod commands;
+mod confirm;
+mod credentials;
 mod explanations;
 mod failure;
 mod http;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use args::session::SessionCommand;
 use args::{Cli, Command};
 use failure::Failure;
 
@@ -51,6 +54,20 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             }
         },
         Command::Work(command) => online(cli, commands::work::run(command, &cli.options)),
+        Command::Session(args::session::Session { command }) => match command {
+            SessionCommand::List(command) => {
+                online(cli, commands::session_list::run(command, &cli.options))
+            }
+            SessionCommand::Show(command) => {
+                online(cli, commands::session_show::run(command, &cli.options))
+            }
+            SessionCommand::New(command) => {
+                online(cli, commands::session_new::run(command, &cli.options))
+            }
+            SessionCommand::Close(command) => {
+                online(cli, commands::session_close::run(command, &cli.options))
+            }
+        },
         Command::Cluster(args::Cluster { command }) => match command {
             args::ClusterCommand::Status => {
                 online(cli, commands::cluster_status::run(&cli.options))

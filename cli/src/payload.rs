@@ -186,8 +186,9 @@ impl Viewer {
         deadline: Instant,
     ) -> Result<ViewAnswer, Box<Failure>> {
         let mut said = Vec::new();
-        for admin in &self.admins {
-            let error = match http::post(admin, "/v1/view", request, deadline).await {
+        for (asked, admin) in self.admins.iter().enumerate() {
+            let until = http::turn(deadline, self.admins.len() - asked);
+            let error = match http::post(admin, "/v1/view", request, until).await {
                 Ok(answer) => return Ok(answer),
                 Err(http::Error::Refused(status, error)) if status.is_client_error() => {
                     return Err(Failure::input(error.message));

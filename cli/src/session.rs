@@ -10,10 +10,11 @@ use quorate_host::admin::{PayloadKind, hex};
 use tokio::time::Instant;
 
 use crate::args::Options;
+use crate::credentials::Credentials;
 use crate::failure::{Failure, Slug};
 use crate::output::Exit;
 use crate::payload::Viewer;
-use crate::topology::{self, Known};
+use crate::topology::{self, Enough, Known};
 
 /// How long a session outlives a command that did not close it.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,11 +28,28 @@ const ATTEMPT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) viewer: Viewer,
+    /// Another command goes on with it.
+    is_held: bool,
 }
 
-/// Finds the cluster.
+/// Time for one node, so that one that is gone leaves time for the others.
+pub(crate) fn attempt_timeout(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    (left / 4).clamp(ATTEMPT_TIMEOUT_MIN, ATTEMPT_TIMEOUT_MAX)
+}
+
+/// Finds the cluster, and its leader if there is one.
 pub(crate) async fn find(options: &Options, deadline: Instant) -> Result<Known, Box<Failure>> {
-    let known = topology::learn(options, deadline).await?;
+    find_enough(options, Enough::Leader, deadline).await
+}
+
+/// Finds as much of the cluster as is needed.
+pub(crate) async fn find_enough(
+    options: &Options,
+    enough: Enough,
+    deadline: Instant,
+) -> Result<Known, Box<Failure>> {
+    let known = topology::learn(options, enough, deadline).await?;
     if known.topology.members.is_empty() {
         let text = "the cluster is not formed yet: no node knows a member";
         let hint = "it forms once every configured node has started";
@@ -51,6 +69,30 @@ impl Session {
         Self::open_as(options, known, viewer, deadline, |builder| builder).await
     }
 
+    /// As [`Session::open`], in a session that exists if one is given.
+    pub(crate) async fn open_within(
+        options: &Options,
+        known: &Known,
+        viewer: Viewer,
+        deadline: Instant,
+        within: Option<Credentials>,
+    ) -> Result<Self, Box<Failure>> {
+        let Some(credentials) = within else {
+            return Self::open(options, known, viewer, deadline).await;
+        };
+        let resume = |builder| credentials.resume(builder);
+        let opened = Self::open_as(options, known, viewer, deadline, resume).await;
+        let mut session = opened.map_err(|failure| match failure.slug() {
+            Slug::SessionEnded => failure.hint(
+                "it was not used for its timeout, or was closed, or this is not its secret;\n\
+                 `quorate session new` opens another",
+            ),
+            _ => failure,
+        })?;
+        session.is_held = true;
+        Ok(session)
+    }
+
     /// As [`Session::open`], with what `shape` asks for.
     pub(crate) async fn open_as(
         options: &Options,
@@ -64,14 +106,17 @@ impl Session {
         let builder = Client::builder(known.endpoints(options.endpoints()))
             .session_timeout(SESSION_TIMEOUT)
             .connect_timeout(left)
-            // A node that is gone leaves time for the others.
-            .attempt_timeout((left / 4).clamp(ATTEMPT_TIMEOUT_MIN, ATTEMPT_TIMEOUT_MAX))
+            .attempt_timeout(attempt_timeout(deadline))
             .call_timeout(left);
         let client = shape(builder)
             .connect()
             .await
             .map_err(|error| connect_failure(&error, known))?;
-        Ok(Self { client, viewer })
+        Ok(Self {
+            client,
+            viewer,
+            is_held: false,
+        })
     }
 
     /// The client with what is left of the time for its call.
@@ -81,8 +126,16 @@ impl Session {
             .with_call_timeout(left.max(Duration::from_millis(1)))
     }
 
-    /// Ends the session, for a moment only: it expires by itself.
+    /// Ends the connection and leaves the session to the next command.
+    pub(crate) async fn leave_open(self) {
+        self.client.disconnect().await;
+    }
+
+    /// Ends the session, unless it was there before. Tries for a moment only: it expires by itself.
     pub(crate) async fn close(self) {
+        if self.is_held {
+            return self.leave_open().await;
+        }
         let closed = tokio::time::timeout(Duration::from_secs(1), self.client.close()).await;
         if !matches!(closed, Ok(Ok(()))) {
             tracing::info!("the session was not seen to close; it expires by itself");
@@ -100,62 +153,68 @@ impl Session {
         failure
     }
 
-    /// A call's error as a failure; an application error is shown as the module shows it.
+    /// As [`call_failure`].
     pub(crate) async fn failure(&self, error: CallError, deadline: Instant) -> Box<Failure> {
-        if error.is_outcome_unknown() {
-            return Failure::new(Exit::UNKNOWN, Slug::OutcomeUnknown, error.to_string()).hint(
-                "the command may still take effect: look before you send it again, since a second\n\
-                 `quorate call` is a second command",
-            );
-        }
-        match error {
-            CallError::Rejected { rejection, .. } => self.rejected(rejection, deadline).await,
-            CallError::NotApplied {
-                reason: NotApplied::NoModule,
-            } => Failure::new(
-                Exit::REFUSED,
-                Slug::NoModule,
-                "the cluster has no module in force",
-            )
-            .hint("a new cluster gets its first one from `[genesis]`; see the nodes' logs"),
-            CallError::NotApplied {
-                reason: NotApplied::Deadline,
-            } => {
-                let text = "not applied: the deadline passed before a leader took it";
-                let hint = "send it again, with a longer --timeout";
-                Failure::new(Exit::REFUSED, Slug::NotApplied, text).hint(hint)
-            }
-            CallError::SessionExpired { end, .. } => {
-                let text = format!("not applied: the session has ended: {end}");
-                Failure::new(Exit::REFUSED, Slug::SessionEnded, text)
-            }
-            other => Failure::new(Exit::REFUSED, Slug::NotApplied, other.to_string()),
-        }
+        call_failure(&self.viewer, error, deadline).await
     }
+}
 
-    async fn rejected(&self, rejection: Rejection, deadline: Instant) -> Box<Failure> {
-        match rejection {
-            Rejection::Application { code, payload } => {
-                let json = self
-                    .viewer
-                    .json(PayloadKind::Error, &payload, deadline)
-                    .await;
-                let error = match json {
-                    Ok(json) => json.get().to_owned(),
-                    Err(_) => readable(payload),
-                };
-                let text = format!("the module answered error {code}: {error}");
-                Failure::new(Exit::REFUSED, Slug::ApplicationError, text)
-                    .hint("the command changed nothing")
-            }
-            Rejection::Trapped { code } => {
-                let name = Trap::from_code(code).map_or("unknown", Trap::slug);
-                let text = format!("the module trapped: {name} ({code})");
-                Failure::new(Exit::REFUSED, Slug::ModuleTrapped, text)
-                    .hint("it changed nothing; the nodes' logs have the guest's own words")
-            }
-            other => Failure::new(Exit::REFUSED, Slug::NotApplied, other.to_string()),
+/// A call's error as a failure; an application error is shown as the module shows it.
+pub(crate) async fn call_failure(
+    viewer: &Viewer,
+    error: CallError,
+    deadline: Instant,
+) -> Box<Failure> {
+    if error.is_outcome_unknown() {
+        return Failure::new(Exit::UNKNOWN, Slug::OutcomeUnknown, error.to_string()).hint(
+            "the command may still take effect: look before you send it again, since a second\n\
+             `quorate call` is a second command",
+        );
+    }
+    match error {
+        CallError::Rejected { rejection, .. } => rejected(viewer, rejection, deadline).await,
+        CallError::NotApplied {
+            reason: NotApplied::NoModule,
+        } => Failure::new(
+            Exit::REFUSED,
+            Slug::NoModule,
+            "the cluster has no module in force",
+        )
+        .hint("a new cluster gets its first one from `[genesis]`; see the nodes' logs"),
+        CallError::NotApplied {
+            reason: NotApplied::Deadline,
+        } => {
+            let text = "not applied: the deadline passed before a leader took it";
+            let hint = "send it again, with a longer --timeout";
+            Failure::new(Exit::REFUSED, Slug::NotApplied, text).hint(hint)
         }
+        CallError::SessionExpired { end, .. } => {
+            let text = format!("not applied: the session has ended: {end}");
+            Failure::new(Exit::REFUSED, Slug::SessionEnded, text)
+        }
+        other => Failure::new(Exit::REFUSED, Slug::NotApplied, other.to_string()),
+    }
+}
+
+async fn rejected(viewer: &Viewer, rejection: Rejection, deadline: Instant) -> Box<Failure> {
+    match rejection {
+        Rejection::Application { code, payload } => {
+            let json = viewer.json(PayloadKind::Error, &payload, deadline).await;
+            let error = match json {
+                Ok(json) => json.get().to_owned(),
+                Err(_) => readable(payload),
+            };
+            let text = format!("the module answered error {code}: {error}");
+            Failure::new(Exit::REFUSED, Slug::ApplicationError, text)
+                .hint("the command changed nothing")
+        }
+        Rejection::Trapped { code } => {
+            let name = Trap::from_code(code).map_or("unknown", Trap::slug);
+            let text = format!("the module trapped: {name} ({code})");
+            Failure::new(Exit::REFUSED, Slug::ModuleTrapped, text)
+                .hint("it changed nothing; the nodes' logs have the guest's own words")
+        }
+        other => Failure::new(Exit::REFUSED, Slug::NotApplied, other.to_string()),
     }
 }
 

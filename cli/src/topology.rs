@@ -17,6 +17,8 @@ use crate::output::Exit;
 pub(crate) struct Known {
     /// The first answer that names a leader, or the first answer.
     pub(crate) topology: Topology,
+    /// Endpoints that answered, in the order of their answers.
+    pub(crate) answered: Vec<String>,
     /// A line for each endpoint that was heard of, for people.
     pub(crate) said: Vec<String>,
 }
@@ -34,6 +36,31 @@ impl Known {
         leader.clone().into_iter().chain(given).collect()
     }
 
+    /// Where to ask for what any node can answer: first who has just answered.
+    pub(crate) fn endpoints_of_any(&self, given: Vec<String>) -> Vec<String> {
+        let others = given.into_iter().chain(self.members());
+        let mut endpoints = self.answered.clone();
+        for other in others {
+            if !endpoints.contains(&other) {
+                endpoints.push(other);
+            }
+        }
+        endpoints
+    }
+
+    fn members(&self) -> impl Iterator<Item = String> {
+        let members = self.topology.members.iter();
+        members.map(|member| member.client.clone())
+    }
+
+    /// The leader's admin address, if it is known.
+    pub(crate) fn leader_admin(&self) -> Option<String> {
+        let leader = self.topology.leader?;
+        let mut members = self.topology.members.iter();
+        let leader = members.find(|member| member.node == leader)?;
+        Some(leader.admin.clone())
+    }
+
     /// The members' admin addresses, the leader's first.
     pub(crate) fn admins(&self) -> Vec<String> {
         let leader = self.topology.leader;
@@ -46,8 +73,21 @@ impl Known {
     }
 }
 
-/// Asks all endpoints at once, until one names a leader.
-pub(crate) async fn learn(options: &Options, deadline: Instant) -> Result<Known, Box<Failure>> {
+/// What has to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enough {
+    /// Who leads; whoever knows no leader is asked in vain.
+    Leader,
+    /// Who the members are.
+    Members,
+}
+
+/// Asks all endpoints at once, until one knows enough.
+pub(crate) async fn learn(
+    options: &Options,
+    enough: Enough,
+    deadline: Instant,
+) -> Result<Known, Box<Failure>> {
     let mut asked: FuturesUnordered<_> = options
         .endpoints()
         .into_iter()
@@ -59,6 +99,7 @@ pub(crate) async fn learn(options: &Options, deadline: Instant) -> Result<Known,
         .collect();
     let mut first = None;
     let mut said = Vec::new();
+    let mut answered = Vec::new();
     while let Some((endpoint, answer)) = asked.next().await {
         match answer {
             Ok(topology) => {
@@ -67,8 +108,17 @@ pub(crate) async fn learn(options: &Options, deadline: Instant) -> Result<Known,
                     Some(leader) => format!("{endpoint}: node {leader} leads"),
                     None => format!("{endpoint}: knows no leader"),
                 });
-                if leads.is_some() {
-                    return Ok(Known { topology, said });
+                answered.push(endpoint);
+                let is_enough = match enough {
+                    Enough::Leader => leads.is_some(),
+                    Enough::Members => !topology.members.is_empty(),
+                };
+                if is_enough {
+                    return Ok(Known {
+                        topology,
+                        answered,
+                        said,
+                    });
                 }
                 first.get_or_insert(topology);
             }
@@ -77,7 +127,11 @@ pub(crate) async fn learn(options: &Options, deadline: Instant) -> Result<Known,
     }
     said.sort();
     match first {
-        Some(topology) => Ok(Known { topology, said }),
+        Some(topology) => Ok(Known {
+            topology,
+            answered,
+            said,
+        }),
         None => Err(unreachable(&said)),
     }
 }
@@ -141,6 +195,7 @@ mod tests {
         };
         let mut known = Known {
             topology,
+            answered: vec!["tcp://node-9:7400".to_owned()],
             said: Vec::new(),
         };
         assert_eq!(
@@ -157,7 +212,13 @@ mod tests {
             known.endpoints(given()),
             ["tcp://node-2:7400", "tcp://node-1:7400"]
         );
+        assert_eq!(
+            known.endpoints_of_any(given()),
+            [9, 1, 2, 3].map(|node| format!("tcp://node-{node}:7400"))
+        );
+        assert_eq!(known.leader_admin().as_deref(), Some("node-2:7402"));
         known.topology.leader = None;
+        assert_eq!(known.leader_admin(), None);
         assert_eq!(known.endpoints(given()), given());
     }
 }

@@ -44,6 +44,11 @@ fn help() {
         &["query"],
         &["watch"],
         &["work"],
+        &["session"],
+        &["session", "list"],
+        &["session", "show"],
+        &["session", "new"],
+        &["session", "close"],
         &["cluster"],
         &["cluster", "status"],
         &["cluster", "hash"],
@@ -72,6 +77,8 @@ fn version() {
     );
 }
 
+const SESSION: &str = "0b1c2d3e-4f50-4162-8374-8596a7b8c9da";
+
 #[test]
 fn usage_errors() {
     let shown: Vec<String> = [
@@ -84,6 +91,10 @@ fn usage_errors() {
         &["watch", ""],
         &["repair", "skip", "12"],
         &["repair", "skip", "12:3"],
+        &["session", "list", "--limit", "0"],
+        &["session", "show", "12"],
+        &["session", "new", "--capability", "a"],
+        &["session", "close", SESSION],
         &["work"],
         &["work", "--capability", "a"],
         &["work", "--capability", "work-slots=2"],
@@ -107,6 +118,16 @@ fn input_errors() {
         &["call", "--file", "missing.bin"],
         &["call", "-"],
         &["call", "{", "-o", "json"],
+        &["call", "{}", "--session", &format!("{SESSION}:0b0b0b")],
+        &["query", "{}", "--session", "@missing.session"],
+        &[
+            "session",
+            "new",
+            "--capability",
+            "a=b",
+            "--capability",
+            "a=c",
+        ],
         &["work", "--capability", "a=b", "--capability", "a=c"],
     ]
     .iter()
@@ -201,6 +222,11 @@ fn closed_port_is_no_node() {
         &["call", "{}"][..],
         &["query", "{}"],
         &["watch", "a"],
+        &["query", "{}", "--stale"],
+        &["session", "list"],
+        &["session", "show", SESSION],
+        &["session", "new"],
+        &["session", "close", SESSION, "--yes"],
         &["cluster", "status"],
         &["repair", "skip", "1:0", "--yes"],
     ] {

@@ -134,6 +134,9 @@ pub enum SessionEnd {
     /// The module closed it.
     #[error("closed by the module")]
     ClosedByModule,
+    /// An administrator closed it.
+    #[error("closed by an administrator")]
+    ClosedByAdministrator,
     /// Too many requests waited for this client.
     #[error("closed as too slow")]
     Slow,

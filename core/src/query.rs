@@ -99,44 +99,92 @@ pub struct SessionSummary {
 /// A [`Fault`].
 pub fn session_summaries(state: &dyn Read) -> Result<Vec<(SessionId, SessionSummary)>, Fault> {
     let mut timeouts = Vec::new();
+    profiles(state, None, &mut |session, profile, _| {
+        timeouts.push((session, profile.timeout_ms));
+        Visit::More
+    })?;
+    timeouts
+        .into_iter()
+        .map(|(session, timeout_ms)| {
+            let generation = progress(state, session)?.generation;
+            let summary = SessionSummary {
+                timeout_ms,
+                generation,
+            };
+            Ok((session, summary))
+        })
+        .collect()
+}
+
+/// Some sessions, in order of id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// With what each was created, and how far it has come.
+    pub sessions: Vec<(SessionId, Profile, Progress)>,
+    /// Where the next page begins: after this session. `None` if there is none.
+    pub next: Option<SessionId>,
+}
+
+/// The sessions that come after `after` in order of id, at most `count`; the last one may bring the
+/// profiles' bytes above `bytes_max`.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn sessions(
+    state: &dyn Read,
+    after: Option<SessionId>,
+    count: usize,
+    bytes_max: usize,
+) -> Result<Page, Fault> {
+    let (mut found, mut bytes, mut next) = (Vec::new(), 0, None);
+    profiles(state, after, &mut |session, profile, length| {
+        if found.len() >= count || bytes >= bytes_max {
+            next = found.last().map(|(last, _)| *last);
+            return Visit::Stop;
+        }
+        bytes += length;
+        found.push((session, profile));
+        Visit::More
+    })?;
+    let sessions = found
+        .into_iter()
+        .map(|(session, profile)| Ok((session, profile, progress(state, session)?)))
+        .collect::<Result<_, Fault>>()?;
+    Ok(Page { sessions, next })
+}
+
+/// Visits the profiles after `after`, with the bytes of each, in order of id.
+fn profiles(
+    state: &dyn Read,
+    after: Option<SessionId>,
+    visit: &mut dyn FnMut(SessionId, Profile, usize) -> Visit,
+) -> Result<(), Fault> {
+    let (mut start, end) = keys::profiles();
+    if let Some(after) = after {
+        start = keys::profile(after);
+        // The smallest key above it.
+        start.push(0);
+    }
     let mut damaged = None;
-    let (start, end) = keys::profiles();
     state.scan(
         &start,
         Some(&end),
         Order::Ascending,
         &mut |key, value| match (keys::session_of_profile(key), Profile::from_bytes(value)) {
-            (Some(session), Ok(profile)) => {
-                timeouts.push((session, profile.timeout_ms));
-                Visit::More
-            }
+            (Some(session), Ok(profile)) => visit(session, profile, value.len()),
             _ => {
-                damaged = Some(Fault::new(format!(
-                    "the record {key:02x?} cannot be decoded"
-                )));
+                let text = format!("the record {key:02x?} cannot be decoded");
+                damaged = Some(Fault::new(text));
                 Visit::Stop
             }
         },
     )?;
-    if let Some(fault) = damaged {
-        return Err(fault);
-    }
-    timeouts
-        .into_iter()
-        .map(|(session, timeout_ms)| {
-            let progress: Option<Progress> = read(state, &keys::progress(session))?;
-            let generation = progress
-                .ok_or_else(|| Fault::new(format!("session {session} lacks its progress")))?
-                .generation;
-            Ok((
-                session,
-                SessionSummary {
-                    timeout_ms,
-                    generation,
-                },
-            ))
-        })
-        .collect()
+    damaged.map_or(Ok(()), Err)
+}
+
+fn progress(state: &dyn Read, session: SessionId) -> Result<Progress, Fault> {
+    let progress = read(state, &keys::progress(session))?;
+    progress.ok_or_else(|| Fault::new(format!("session {session} lacks its progress")))
 }
 
 /// A request to a client, as its outbox holds it.

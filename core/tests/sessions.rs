@@ -115,6 +115,35 @@ fn create_sent_again_gets_the_same_session_over_a_newer_connection() {
 }
 
 #[test]
+fn sessions_are_listed_in_pages_in_order_of_id() {
+    let mut machine = Machine::new();
+    machine.apply((1..=5).rev().map(create).collect());
+    machine.apply(vec![close(3, 1), continue_session(4), command(2, 1, &[])]);
+    let page = |after: Option<u8>, count, bytes_max| {
+        let page = query::sessions(&*machine.state, after.map(id), count, bytes_max).unwrap();
+        let ids: Vec<_> = page.sessions.iter().map(|(id, ..)| *id).collect();
+        (ids, page.next)
+    };
+    let all = usize::MAX;
+    assert_eq!(page(None, all, all), ([1, 2, 4, 5].map(id).into(), None));
+    assert_eq!(page(None, 4, all).1, None);
+    assert_eq!(page(None, 2, all), ([1, 2].map(id).into(), Some(id(2))));
+    // After one that has ended meanwhile as well.
+    assert_eq!(page(Some(3), 1, all), (vec![id(4)], Some(id(4))));
+    assert_eq!(page(Some(4), 1, all), (vec![id(5)], None));
+    assert_eq!(page(Some(5), 1, all), (vec![], None));
+    // The first one always fits.
+    assert_eq!(page(Some(1), all, 1), (vec![id(2)], Some(id(2))));
+
+    let two = query::sessions(&*machine.state, Some(id(1)), 2, all).unwrap();
+    let marks = |n: usize| {
+        let (_, _, progress) = &two.sessions[n];
+        (progress.generation.0, progress.last_executed.0)
+    };
+    assert_eq!((marks(0), marks(1)), ((1, 1), (2, 0)));
+}
+
+#[test]
 fn zero_creation_key_is_none() {
     let mut machine = Machine::new();
     let results = machine.results(vec![create(1), create(2)]);

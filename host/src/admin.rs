@@ -1,7 +1,8 @@
 //! The admin listener: health, metrics, status, hashes and payloads as JSON, over HTTP.
 //!
-//! For operators and their tools; clients have no use for it. Nothing but `/v1/repair/skip` changes
-//! anything. What it tells comes from an [`AdminSource`]. Ids and indexes are strings in JSON, since many readers round large numbers.
+//! For operators and their tools; clients have no use for it. Only what is asked for with POST, but for
+//! `/v1/view`, changes anything. What it tells comes from an [`AdminSource`]. Ids and indexes are strings
+//! in JSON, since many readers round large numbers.
 //!
 //! | path | |
 //! |---|---|
@@ -11,14 +12,19 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/hash[?index=N][&wait-ms=M]` | [`HashAt`], at the newest index or at N |
 //! | `POST /v1/view` | a [`ViewRequest`]; a [`ViewAnswer`] |
+//! | `GET /v1/sessions[?after=ID][&limit=N]` | [`SessionPage`], in order of id |
+//! | `GET /v1/sessions/ID` | [`Session`] |
+//! | `POST /v1/sessions/ID/close` | [`Closed`]; on a node that does not lead `not-leader`, with the leader's address |
 //! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
-//! Every error is `{"error":{"code","message","hint"}}`.
+//! Every error is `{"error":{"code","message","hint","leader"}}`; the last two may be absent.
 
 mod api;
 mod repair;
 mod routes;
 mod server;
+mod session_routes;
+mod sessions;
 
 pub use api::{
     AdminSource, ApiError, Check, ErrorBody, HashAt, Member, ModuleStatus, PayloadKind, Role,
@@ -26,6 +32,7 @@ pub use api::{
 };
 pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};
+pub use sessions::{Closed, Live, PAGE_SESSIONS_MAX, Session, SessionError, SessionPage};
 
 #[cfg(test)]
 mod admin_test;

@@ -27,11 +27,13 @@ use crate::store::state::StateStore;
 
 mod answers;
 mod arrivals;
+mod asks;
 mod charge;
 mod connection;
 pub mod edge;
 mod handle;
 mod leading;
+mod notices;
 mod opening;
 mod proposals;
 mod queue;
@@ -58,7 +60,8 @@ use relay::Relaying;
 use relayed::RelayedEdge;
 use takeover::Takeover;
 
-pub use handle::{Asks, Handle, SessionStatus};
+pub use asks::{CloseRefused, InFlight, SessionStatus};
+pub use handle::{Asks, Handle};
 
 /// Node-local settings of the gateway.
 #[derive(Debug, Clone)]
@@ -348,8 +351,9 @@ impl Gateway {
         self.role = Role::Follower;
         self.serving.send_replace(false);
         self.relayed.let_go();
-        self.own.clear();
         self.round.clear();
+        let own = std::mem::take(&mut self.own);
+        let own = own.into_iter().map(|queued| queued.origin);
         let queued: Vec<Origin> = self
             .connections
             .values_mut()
@@ -358,7 +362,7 @@ impl Gateway {
                 connection.queue.drain(..).map(|queued| queued.origin)
             })
             .collect();
-        for origin in queued {
+        for origin in own.chain(queued) {
             self.refuse_not_leader(origin);
         }
         for read in std::mem::take(&mut self.reads) {

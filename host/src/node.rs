@@ -38,6 +38,7 @@ mod raft_config;
 mod repair;
 mod replay;
 mod restored;
+mod sessions;
 mod status;
 pub mod stores;
 mod timing;

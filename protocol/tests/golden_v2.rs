@@ -221,6 +221,10 @@ fn session_messages() -> Vec<(&'static str, ServerMessage)> {
             "SessionClosedClosedByClient",
             closed(SessionCloseReason::ClosedByClient),
         ),
+        (
+            "SessionClosedClosedByAdministrator",
+            closed(SessionCloseReason::ClosedByAdministrator),
+        ),
         ("KeepAliveResponse", M::KeepAliveResponse { timestamp: TS }),
     ]
 }

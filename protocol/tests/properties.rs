@@ -201,7 +201,12 @@ fn server() -> impl Strategy<Value = v2::ServerMessage> {
         R::InvalidCapabilities,
         R::TooManySessions,
     ]);
-    let closes = one_of(&[C::Shutdown, C::Superseded, C::Slow, C::ClosedByClient]);
+    let closes = one_of(&[
+        C::Shutdown,
+        C::Superseded,
+        C::Slow,
+        C::ClosedByAdministrator,
+    ]);
     let some = |number: u64| Some(number).filter(|number| *number != 0);
     prop_oneof![
         (

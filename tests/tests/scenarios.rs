@@ -46,3 +46,6 @@ mod work_command;
 
 #[path = "scenarios/version_1.rs"]
 mod version_1;
+
+#[path = "scenarios/session_commands.rs"]
+mod session_commands;

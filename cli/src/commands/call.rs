@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::args::{Format, Options, Payload};
+use crate::args::session::Call;
+use crate::args::{Format, Options};
+use crate::credentials::Credentials;
 use crate::failure::Failure;
 use crate::output::{Exit, print, print_json};
 use crate::payload::{Given, Viewer};
@@ -22,16 +24,17 @@ struct Applied<'a> {
     response_hex: Option<String>,
 }
 
-pub(crate) async fn run(arguments: &Payload, options: &Options) -> Result<Exit, Box<Failure>> {
+pub(crate) async fn run(arguments: &Call, options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
-    let given = Given::read(arguments)?;
+    let within = Credentials::read(arguments.within.session.as_deref())?;
+    let given = Given::read(&arguments.payload)?;
     let form = given.form();
     let known = find(options, deadline).await?;
     let viewer = Viewer::new(known.admins());
     let payload = viewer
         .payload(PayloadKind::Command, given, deadline)
         .await?;
-    let session = Session::open(options, &known, viewer, deadline).await?;
+    let session = Session::open_within(options, &known, viewer, deadline, within).await?;
     let applied = match session.client_until(deadline).call_bytes(payload).await {
         Ok(applied) => applied,
         Err(error) => return Err(session.fail(error, deadline).await),

@@ -142,6 +142,9 @@ impl Session {
             SessionCloseReason::ClosedByModule => self.ended(SessionEnd::ClosedByModule),
             SessionCloseReason::Slow => self.ended(SessionEnd::Slow),
             SessionCloseReason::ClosedByClient => self.ended(SessionEnd::Closed),
+            SessionCloseReason::ClosedByAdministrator => {
+                self.ended(SessionEnd::ClosedByAdministrator);
+            }
             SessionCloseReason::Superseded if self.strays == 0 => {
                 self.ended(SessionEnd::Superseded);
             }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use quorate_protocol::SessionId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -11,6 +12,10 @@ use tokio::sync::watch;
 use super::*;
 use crate::drive::Driver;
 use crate::metrics::Metrics;
+
+mod session_paths;
+
+use session_paths::session;
 
 /// A node whose answers are set by hand.
 struct Source {
@@ -62,6 +67,50 @@ impl AdminSource for Source {
             }),
         };
         async { answer }.boxed()
+    }
+
+    fn sessions(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<SessionPage, SessionError>> {
+        let known = [session(1), session(2), session(3)];
+        let after = after.map(|after| after.to_string()).unwrap_or_default();
+        let mut sessions: Vec<_> = known
+            .into_iter()
+            .filter(|session| session.id > after)
+            .collect();
+        let next = sessions.get(limit).is_some();
+        sessions.truncate(limit);
+        let next = next.then(|| sessions[limit - 1].id.clone());
+        let page = SessionPage {
+            applied_index: u64::MAX,
+            sessions,
+            next,
+        };
+        async { Ok(page) }.boxed()
+    }
+
+    fn session(&self, id: SessionId) -> BoxFuture<'_, Result<Session, SessionError>> {
+        let found = match id.0[0] {
+            byte @ 1..=3 => Ok(session(byte)),
+            _ => Err(SessionError::NoSession(id.to_string())),
+        };
+        async { found }.boxed()
+    }
+
+    fn close_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), SessionError>> {
+        let closed = match session.0[0] {
+            1 => Ok(()),
+            2 => Err(SessionError::NotLeader {
+                leader: Some(7),
+                admin: Some("n7:3".to_owned()),
+            }),
+            3 => Err(SessionError::Continued),
+            4 => Err(SessionError::OutcomeUnknown),
+            _ => Err(SessionError::NoSession(session.to_string())),
+        };
+        async { closed }.boxed()
     }
 
     fn payload_from_json(

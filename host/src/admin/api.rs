@@ -3,11 +3,13 @@
 use std::fmt;
 
 use futures::future::BoxFuture;
+use quorate_protocol::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::repair::{Poison, Skip, SkipRefused};
+use super::sessions::{Session, SessionError, SessionPage};
 use crate::metrics::Metrics;
 
 /// What the admin listener asks: the node. Every answer is cheap or has a limit of its own; the
@@ -32,6 +34,19 @@ pub trait AdminSource: Send + Sync + 'static {
 
     /// Has an operation skipped at which this node's code panics; returns once that is durable.
     fn skip(&self, skip: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>>;
+
+    /// The sessions after `after` in order of id, at most `limit` and a few megabytes.
+    fn sessions(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<SessionPage, SessionError>>;
+
+    /// One session.
+    fn session(&self, session: SessionId) -> BoxFuture<'_, Result<Session, SessionError>>;
+
+    /// Closes a session; returns once it has ended.
+    fn close_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), SessionError>>;
 
     /// A payload from JSON, by the module in force, with a deadline of the source's own.
     fn payload_from_json(
@@ -255,6 +270,9 @@ pub struct ErrorBody {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Admin address of the node to ask instead, since it leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
 }
 
 /// Bytes in lower-case hexadecimal.

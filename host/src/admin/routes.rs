@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::api::{ApiError, ErrorBody, HashAt, ViewAnswer, ViewRequest, hex, unhex};
 use super::repair::{Skip, SkipRefused};
-use super::{AdminSource, ViewError};
+use super::{AdminSource, ViewError, session_routes};
 use crate::drive::Driver;
 use crate::metrics::CONTENT_TYPE;
 
@@ -26,13 +26,13 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
-struct Context {
-    source: Arc<dyn AdminSource>,
+pub(super) struct Context {
+    pub(super) source: Arc<dyn AdminSource>,
     driver: Driver,
 }
 
 /// An answer that is an error, with its HTTP status.
-struct Failure(StatusCode, ErrorBody);
+pub(super) struct Failure(StatusCode, ErrorBody);
 
 pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
     Router::new()
@@ -42,10 +42,13 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/hash", get(hash))
         .route("/v1/view", post(view))
+        .route("/v1/sessions", get(session_routes::list))
+        .route("/v1/sessions/{id}", get(session_routes::show))
+        .route("/v1/sessions/{id}/close", post(session_routes::close))
         .route("/v1/repair/skip", post(skip))
         .fallback(async || {
             let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
-                        /v1/repair/skip";
+                        /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {
@@ -201,24 +204,30 @@ pub(super) fn timed_out() -> Response {
     failure(StatusCode::REQUEST_TIMEOUT, "timeout", message).into_response()
 }
 
-fn failure(status: StatusCode, code: &str, message: impl Into<String>) -> Failure {
+pub(super) fn failure(status: StatusCode, code: &str, message: impl Into<String>) -> Failure {
     Failure(
         status,
         ErrorBody {
             code: code.to_owned(),
             message: message.into(),
             hint: None,
+            leader: None,
         },
     )
 }
 
-fn invalid(message: String) -> Failure {
+pub(super) fn invalid(message: String) -> Failure {
     failure(StatusCode::BAD_REQUEST, "invalid-request", message)
 }
 
 impl Failure {
-    fn hint(mut self, hint: &str) -> Self {
+    pub(super) fn hint(mut self, hint: &str) -> Self {
         self.1.hint = Some(hint.to_owned());
+        self
+    }
+
+    pub(super) fn leader(mut self, admin: Option<String>) -> Self {
+        self.1.leader = admin;
         self
     }
 }

@@ -1,11 +1,11 @@
 //! From an applied entry back to the clients that asked for it.
 
-use quorate_core::apply::Notice;
 use quorate_core::module::Trap;
-use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
+use quorate_core::result::{OperationResult, Refusal, Response};
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{Generation, LogIndex, Nonce, RequestId, SessionId, SessionSecret};
 
+use super::asks::{self, CloseRefused};
 use super::connection::Bound;
 use super::edge::ConnectionId;
 use super::leading::{LiveSession, Sender};
@@ -14,7 +14,7 @@ use super::queue::Origin;
 use super::{EntryDone, Gateway, Role, wire};
 use crate::consensus::ProposeError;
 use crate::consensus::types::AppliedEntry;
-use crate::metrics::{Reason, RequestKind, RequestOutcome, Slug, Stage, observe};
+use crate::metrics::{RequestKind, RequestOutcome, Slug, Stage, observe};
 
 impl Gateway {
     pub(super) fn entry_done(&mut self, done: EntryDone) {
@@ -70,6 +70,9 @@ impl Gateway {
                 let durations = &self.parts.metrics.client_request_duration;
                 observe(&durations.get_or_create(&kind), elapsed);
                 self.command_result(connection, request, bytes, result);
+            }
+            Origin::Administrator { session, answer } => {
+                self.closed_by_administrator(session, answer, result);
             }
             // The tables are of another leadership: who opens a session asks again.
             origin if !is_current => self.refuse_not_leader(origin),
@@ -328,6 +331,7 @@ impl Gateway {
                 generation,
                 connection: None,
                 is_expiring: false,
+                is_closed_by_administrator: false,
                 sender: Sender::default(),
             });
         if generation < live.generation {
@@ -355,49 +359,10 @@ impl Gateway {
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Requests(session) => self.send_requests(session),
-            Notice::Ended(session, reason) => {
-                let Role::Leading(leading) = &mut self.role else {
-                    return;
-                };
-                let live = leading.sessions.remove(&session);
-                match reason {
-                    EndReason::Expired => self.parts.metrics.sessions_expired.inc(),
-                    _ => {
-                        let label = Reason {
-                            reason: Slug(end_slug(reason)),
-                        };
-                        let closed = &self.parts.metrics.sessions_closed;
-                        closed.get_or_create(&label).inc()
-                    }
-                };
-                if let Some(id) = live.and_then(|live| live.connection) {
-                    let reason = match reason {
-                        EndReason::Expired => SessionCloseReason::Expired,
-                        EndReason::ClosedByClient => SessionCloseReason::ClosedByClient,
-                        EndReason::ClosedByModule => SessionCloseReason::ClosedByModule,
-                        EndReason::Slow => SessionCloseReason::Slow,
-                    };
-                    self.close_session(id, reason, None);
-                }
-            }
-            Notice::TimerSet { due_us } => {
-                if let Role::Leading(leading) = &mut self.role {
-                    leading.next_timer_us = Some(
-                        leading
-                            .next_timer_us
-                            .map_or(due_us, |next| next.min(due_us)),
-                    );
-                }
-            }
-        }
-    }
-
     /// An entry was refused, or discarded by another leader: only its clients may send it again.
     fn entry_lost(&mut self, origin: Origin, error: &ProposeError) {
         match (origin, error) {
+            (Origin::Administrator { answer, .. }, error) => asks::close_lost(answer, error),
             (
                 Origin::Command {
                     connection,
@@ -490,16 +455,7 @@ impl Gateway {
                 }
             }
             Origin::Close { connection } => self.not_closing(connection),
+            Origin::Administrator { answer, .. } => asks::refuse(answer, CloseRefused::NotLeader),
         }
-    }
-}
-
-/// Why a session ended, as metrics name it.
-fn end_slug(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Expired => "expired",
-        EndReason::ClosedByClient => "closed-by-client",
-        EndReason::ClosedByModule => "closed-by-module",
-        EndReason::Slow => "slow",
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Connection {
     /// Whether it stands in the round of connections with something queued.
     pub(super) in_round: bool,
     /// Commands queued or in the log and not yet answered.
-    commands: Load,
+    pub(super) commands: Load,
     /// Queries not yet answered.
     pub(super) queries: Load,
     /// Version 2: the first command that was refused; later ones are refused until it comes again,
@@ -73,6 +73,10 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn has_room(&self, bytes: usize, count_max: usize, bytes_max: usize) -> bool {
         self.count < count_max && self.bytes + bytes <= bytes_max
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn add(&mut self, bytes: usize) {

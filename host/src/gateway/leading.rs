@@ -36,6 +36,8 @@ pub(super) struct LiveSession {
     pub(super) connection: Option<ConnectionId>,
     /// Its expiry is proposed.
     pub(super) is_expiring: bool,
+    /// It has ended, as an administrator asked: what its client is told.
+    pub(super) is_closed_by_administrator: bool,
     pub(super) sender: Sender,
 }
 
@@ -66,6 +68,11 @@ impl Sender {
             .checked_sub(bytes)
             .filter(|bytes| *bytes > 0)?;
         Some((count, bytes))
+    }
+
+    /// How many requests were sent and not acknowledged.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     pub(super) fn sent(&mut self, request: RequestId, bytes: usize, now: Instant) {

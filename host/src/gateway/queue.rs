@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use quorate_core::entry::Operation;
 use quorate_protocol::{Nonce, RequestId, SessionId, SessionSecret};
 
+use super::asks::CloseAnswer;
 use super::edge::ConnectionId;
 use crate::drive::Instant;
 
@@ -20,7 +21,7 @@ pub(super) const WORTH_BYTES: usize = 128 << 10;
 const TURN_BYTES: usize = 64 << 10;
 
 /// Who is told what an operation came to.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Origin {
     Create {
         connection: ConnectionId,
@@ -44,6 +45,11 @@ pub(super) enum Origin {
     },
     Close {
         connection: ConnectionId,
+    },
+    /// An administrator closes a session.
+    Administrator {
+        session: SessionId,
+        answer: CloseAnswer,
     },
     Expire {
         session: SessionId,

@@ -5,6 +5,7 @@ use quorate_protocol::limits::COMMAND_BYTES_MAX;
 use quorate_protocol::v2::{Outcome, RejectReason};
 use quorate_protocol::{Nonce, SessionId, SessionSecret};
 
+use super::asks::{self, CloseAnswer, CloseRefused};
 use super::edge::ConnectionId;
 use super::proposals::RETRY_AFTER_MS;
 use super::wire::{self, Correlation};
@@ -20,6 +21,11 @@ pub(super) enum Read {
         session: Option<SessionId>,
         secret: SessionSecret,
         nonce: Nonce,
+    },
+    /// An administrator closes a session that this node does not know.
+    Close {
+        session: SessionId,
+        answer: CloseAnswer,
     },
     Expiry,
 }
@@ -168,6 +174,7 @@ impl Gateway {
                     secret,
                     nonce,
                 } => self.continue_unknown(connection, session, &secret, nonce),
+                Read::Close { session, answer } => self.close_unknown(session, answer),
                 Read::Expiry => self.expire_overdue(),
             }
         }
@@ -265,6 +272,7 @@ impl Gateway {
                 self.opened(connection);
                 self.send_away(connection, nonce);
             }
+            Read::Close { answer, .. } => asks::refuse(answer, CloseRefused::NotLeader),
             Read::Expiry => {}
         }
     }

@@ -119,6 +119,7 @@ impl Gateway {
                     generation: summary.generation,
                     connection: None,
                     is_expiring: false,
+                    is_closed_by_administrator: false,
                     sender: Sender::default(),
                 };
                 (session, live)

@@ -289,6 +289,7 @@ fn to_v1(
                 }
                 SessionCloseReason::Expired
                 | SessionCloseReason::ClosedByModule
+                | SessionCloseReason::ClosedByAdministrator
                 | SessionCloseReason::Slow => v1::SessionCloseReason::SessionExpired,
                 // A fenced connection is cut off without a message; who closed does not listen.
                 SessionCloseReason::Superseded | SessionCloseReason::ClosedByClient | _ => {

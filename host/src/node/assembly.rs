@@ -184,7 +184,7 @@ pub enum Error {
 /// A running assembly.
 #[derive(Debug)]
 pub struct Assembly {
-    driver: Driver,
+    pub(super) driver: Driver,
     consensus: Consensus,
     stores: Stores,
     queries: Queries,

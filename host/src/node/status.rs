@@ -5,15 +5,16 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use quorate_core::query;
 use quorate_core::state::Fault;
+use quorate_protocol::SessionId;
 use tokio::sync::watch;
 
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
-use super::repair;
 use super::stores::Stores;
+use super::{repair, sessions};
 use crate::admin::{
-    AdminSource, Check, Member, ModuleStatus, PayloadKind, Poison, Role, Skip, SkipRefused, Status,
-    ViewError, hex,
+    AdminSource, Check, Member, ModuleStatus, PayloadKind, Poison, Role, Session, SessionError,
+    SessionPage, Skip, SkipRefused, Status, ViewError, hex,
 };
 use crate::config::Config;
 use crate::consensus::machine::{self, Recent};
@@ -22,6 +23,7 @@ use crate::drive::{Driver, Instant};
 use crate::gateway::edge::Edge;
 use crate::metrics::Metrics;
 use crate::queries::{self, Queries};
+use crate::store::state::StateStore;
 
 /// Answers the admin listener, also while the node still starts.
 #[derive(Debug)]
@@ -158,6 +160,12 @@ impl NodeStatus {
             }
             None => "no module is in force".to_owned(),
         }
+    }
+
+    /// The state, which a node that has stopped still has, and what serves.
+    fn readable(&self) -> Result<(&StateStore, Option<Arc<Assembly>>), SessionError> {
+        let started = self.started_node.get().ok_or(SessionError::NotRunning)?;
+        Ok((&started.stores.state, started.assembly()))
     }
 
     /// Runs a conversion where it may block.
@@ -318,6 +326,34 @@ impl AdminSource for NodeStatus {
             let started = self.started_node.get().ok_or(SkipRefused::Starting)?;
             let poison = started.fault().and_then(|fault| fault.poison);
             repair::skip(&self.driver, &started.stores, poison, skip).await
+        })
+    }
+
+    fn sessions(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<SessionPage, SessionError>> {
+        Box::pin(async move {
+            let (state, assembly) = self.readable()?;
+            let gateway = assembly.as_ref().map(|assembly| assembly.gateway());
+            sessions::page(&self.driver, state, gateway, after, limit).await
+        })
+    }
+
+    fn session(&self, session: SessionId) -> BoxFuture<'_, Result<Session, SessionError>> {
+        Box::pin(async move {
+            let (state, assembly) = self.readable()?;
+            let gateway = assembly.as_ref().map(|assembly| assembly.gateway());
+            sessions::one(&self.driver, state, gateway, session).await
+        })
+    }
+
+    fn close_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), SessionError>> {
+        Box::pin(async move {
+            let assembly = self.started_node.get().and_then(Started::assembly);
+            let assembly = assembly.ok_or(SessionError::NotRunning)?;
+            assembly.close_session(session).await
         })
     }
 

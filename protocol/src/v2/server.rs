@@ -147,6 +147,8 @@ pub enum SessionCloseReason {
     ProtocolError,
     /// 9: the session is gone, as its client asked.
     ClosedByClient,
+    /// 10: the session is gone, an administrator closed it.
+    ClosedByAdministrator,
 }
 
 impl ServerMessage {
@@ -379,4 +381,5 @@ crate::wire::byte_enum!(RejectReason, "reject reason", {
 crate::wire::byte_enum!(SessionCloseReason, "close reason", {
     Shutdown = 1, NotLeaderAnymore = 2, SessionError = 3, Superseded = 4, Expired = 5,
     ClosedByModule = 6, Slow = 7, ProtocolError = 8, ClosedByClient = 9,
+    ClosedByAdministrator = 10,
 });

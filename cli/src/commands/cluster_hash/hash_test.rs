@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_host::admin::{
-    Admin, AdminSource, Check, PayloadKind, Skip, SkipRefused, Status, ViewError,
+    Admin, AdminSource, Check, PayloadKind, Session, SessionError, SessionPage, Skip, SkipRefused,
+    Status, ViewError,
 };
 use quorate_host::drive::Driver;
 use quorate_host::metrics::Metrics;
-use quorate_protocol::NodeId;
+use quorate_protocol::{NodeId, SessionId};
 use tokio::sync::watch;
 
 use super::*;
@@ -42,6 +43,22 @@ impl AdminSource for Source {
     }
 
     fn skip(&self, _: Skip) -> BoxFuture<'_, Result<Skip, SkipRefused>> {
+        unreachable!("nobody asks")
+    }
+
+    fn sessions(
+        &self,
+        _: Option<SessionId>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<SessionPage, SessionError>> {
+        unreachable!("nobody asks")
+    }
+
+    fn session(&self, _: SessionId) -> BoxFuture<'_, Result<Session, SessionError>> {
+        unreachable!("nobody asks")
+    }
+
+    fn close_session(&self, _: SessionId) -> BoxFuture<'_, Result<(), SessionError>> {
         unreachable!("nobody asks")
     }
 

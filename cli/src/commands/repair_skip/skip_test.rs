@@ -95,6 +95,7 @@ fn what_became_of_the_nodes() {
             code: "entry-applied".to_owned(),
             message: "entry 12 is applied here, and that operation was not skipped".to_owned(),
             hint: None,
+            leader: None,
         },
     );
     let report = Report {

@@ -180,6 +180,19 @@ fn an_expired_session_says_which_calls_may_have_been_applied() {
 }
 
 #[test]
+fn a_session_that_an_administrator_closed_is_gone_and_says_so() {
+    let mut rig = Rig::connected();
+    let mut unsent = rig.call(b"a");
+    rig.closed(SessionCloseReason::ClosedByAdministrator);
+    let error = CallError::SessionExpired {
+        end: SessionEnd::ClosedByAdministrator,
+        request_id: None,
+    };
+    assert_eq!(unsent.try_recv(), Ok(Err(error)));
+    assert_eq!(rig.actions(), [Action::Drop]);
+}
+
+#[test]
 fn a_takeover_by_another_process_ends_the_client_but_its_own_stray_does_not() {
     let mut rig = Rig::connected();
     rig.closed(SessionCloseReason::Superseded);
