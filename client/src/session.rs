@@ -217,11 +217,6 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(config: Config, mut randomness: Box<dyn Randomness>) -> Self {
-        let tracker = if config.resume.is_some() {
-            Tracker::resumed()
-        } else {
-            Tracker::new()
-        };
         Self {
             phase: Phase::Idle,
             endpoints: Endpoints::new(config.endpoints.clone()),
@@ -236,7 +231,7 @@ impl Session {
             closing: None,
             commands: Commands::new(config.request_timeout),
             questions: Questions::new(config.request_timeout),
-            tracker,
+            tracker: Tracker::new(),
             actions: Vec::new(),
             observed: None,
             topology: None,

@@ -56,6 +56,7 @@ impl Session {
                 timeout_ms,
                 ..
             } if nonce == asked && self.credentials.is_some() => {
+                self.tracker.continued();
                 self.connected(now, generation, last_executed, timeout_ms);
             }
             ServerMessage::SessionRejected {

@@ -9,7 +9,7 @@ use quorate_protocol::RequestId;
 /// more come only from a peer that breaks the protocol; they are dropped.
 const UNACKNOWLEDGED_MAX: u64 = 64;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Hand it to the consumer.
     Deliver,
@@ -21,8 +21,11 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// The last that was delivered; unknown until the first comes to a resumed session.
-    last: Option<u64>,
+    /// The last that was delivered.
+    last: u64,
+    /// The session was continued, and nothing has come over this connection yet. What comes first is the first that the cluster has no
+    /// acknowledgement of, whoever gave those before it.
+    is_fresh: bool,
     /// Everything up to here is acknowledged.
     acknowledged: u64,
     /// Beyond that: acknowledged by the consumer before an earlier one was.
@@ -32,20 +35,11 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// For a session that begins here: the first request is number 1.
+    /// The first request of a session is number 1.
     pub(super) fn new() -> Self {
-        Self::starting(Some(0))
-    }
-
-    /// For a session that another process used: the cluster sends from the first unacknowledged
-    /// request, and that is the first one that comes.
-    pub(super) fn resumed() -> Self {
-        Self::starting(None)
-    }
-
-    fn starting(last: Option<u64>) -> Self {
         Self {
-            last,
+            last: 0,
+            is_fresh: false,
             acknowledged: 0,
             ahead: BTreeSet::new(),
             returned: BTreeSet::new(),
@@ -59,19 +53,39 @@ impl Tracker {
 
     pub(super) fn received(&mut self, id: RequestId) -> Verdict {
         let RequestId(id) = id;
-        let last = *self.last.get_or_insert_with(|| {
-            self.acknowledged = id.saturating_sub(1);
-            self.acknowledged
-        });
+        if std::mem::take(&mut self.is_fresh) {
+            self.covered(id.saturating_sub(1));
+        }
         if id <= self.acknowledged {
             Verdict::AcknowledgeAgain
         } else if self.returned.remove(&id) {
             Verdict::Deliver
-        } else if id == last + 1 && id - self.acknowledged <= UNACKNOWLEDGED_MAX {
-            self.last = Some(id);
+        } else if id == self.last + 1 && id - self.acknowledged <= UNACKNOWLEDGED_MAX {
+            self.last = id;
             Verdict::Deliver
         } else {
             Verdict::Drop
+        }
+    }
+
+    /// Another connection serves the session, which another process may have used in between.
+    pub(super) fn continued(&mut self) {
+        self.is_fresh = true;
+    }
+
+    /// The cluster has an acknowledgement of everything up to `id`: this client's, or one of another
+    /// process that had the session in between.
+    fn covered(&mut self, id: u64) {
+        self.acknowledged = self.acknowledged.max(id);
+        self.last = self.last.max(id);
+        self.ahead.retain(|ahead| *ahead > id);
+        self.returned.retain(|returned| *returned > id);
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while self.ahead.remove(&(self.acknowledged + 1)) {
+            self.acknowledged += 1;
         }
     }
 
@@ -82,9 +96,7 @@ impl Tracker {
         }
         self.ahead.insert(id.0);
         let before = self.acknowledged;
-        while self.ahead.remove(&(self.acknowledged + 1)) {
-            self.acknowledged += 1;
-        }
+        self.advance();
         self.acknowledged > before
     }
 
@@ -148,13 +160,53 @@ mod tests {
 
     #[test]
     fn a_resumed_session_starts_where_the_cluster_does() {
-        let mut tracker = Tracker::resumed();
+        let mut tracker = Tracker::new();
+        tracker.continued();
         assert_eq!(
             received(&mut tracker, [7, 8, 10]),
             [Verdict::Deliver, Verdict::Deliver, Verdict::Drop]
         );
         assert!(tracker.handled(RequestId(7)));
         assert_eq!(tracker.up_to(), RequestId(7));
+    }
+
+    /// Another process took the session, acknowledged what this one had not, and lost it again.
+    #[test]
+    fn what_another_process_acknowledged_is_not_waited_for() {
+        let mut tracker = Tracker::new();
+        received(&mut tracker, 1..=6);
+        tracker.returned(RequestId(1));
+        tracker.handled(RequestId(2));
+        tracker.handled(RequestId(5));
+        tracker.continued();
+        assert_eq!(
+            received(&mut tracker, [5, 6, 7, 8]),
+            [
+                Verdict::AcknowledgeAgain,
+                Verdict::Drop,
+                Verdict::Deliver,
+                Verdict::Deliver
+            ]
+        );
+        assert_eq!(tracker.up_to(), RequestId(5));
+        // Those between are over, whatever becomes of them here.
+        assert!(!tracker.handled(RequestId(3)));
+        tracker.returned(RequestId(4));
+        assert!(tracker.handled(RequestId(6)));
+        assert_eq!(tracker.up_to(), RequestId(6));
+    }
+
+    /// A connection that begins where this process is changes nothing.
+    #[test]
+    fn a_continued_session_keeps_what_its_consumer_has() {
+        let mut tracker = Tracker::new();
+        received(&mut tracker, 1..=3);
+        tracker.handled(RequestId(3));
+        tracker.continued();
+        assert_eq!(received(&mut tracker, [1, 2, 3]), [Verdict::Drop; 3]);
+        assert!(tracker.handled(RequestId(1)));
+        assert!(tracker.handled(RequestId(2)));
+        assert_eq!(tracker.up_to(), RequestId(3));
     }
 
     #[test]
