@@ -81,6 +81,21 @@ impl Builder {
 
     /// Continues a session of an earlier process (see [`Client::session`]) instead of creating one.
     /// Only one process may use a session at a time; the earlier one is disconnected by the cluster.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let (session, secret) = client.session().expect("a connected client has one");
+    /// let again = Client::builder(cluster.endpoints()).resume(session, secret);
+    /// let client = again.connect().await?;
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn resume(mut self, session: SessionId, secret: SessionSecret) -> Self {
         self.resume = Some(Credentials { session, secret });
         self
@@ -99,6 +114,23 @@ impl Builder {
     }
 
     /// Makes a client that is not connected. Calls wait until [`Client::connect`].
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// let client = Client::builder(cluster.endpoints())
+    ///     .capability("data-processor", "v1.0")
+    ///     .session_timeout(std::time::Duration::from_secs(30))
+    ///     .call_timeout(std::time::Duration::from_secs(5))
+    ///     .build()?;
+    /// client.connect().await?;
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Settings that cannot be used; nothing is sent.
@@ -126,6 +158,19 @@ impl Builder {
 
     /// Makes a client and waits until it has its session.
     ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Settings that cannot be used, a session that was refused or is gone, or none in time.
     ///
@@ -142,6 +187,20 @@ impl Builder {
     /// Asks who leads and where the members are, without a session, so also while no node leads:
     /// each endpoint in turn, until one answers.
     ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// let topology = Client::builder(cluster.endpoints()).topology().await?;
+    /// for member in topology.members {
+    ///     println!("{}: {}", member.node, member.client);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Settings that cannot be used, or [`ConnectError::TimedOut`] if no endpoint answered within
     /// the attempt timeout. Cancel-safe.
@@ -153,6 +212,22 @@ impl Builder {
     /// Asks the module a question without a session, also while no node leads: each endpoint in turn
     /// answers from what it has applied, which may be old. [`Answer::applied_index`] says how far
     /// that is.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// let asking = Client::builder(cluster.endpoints());
+    /// let answer = asking.query_stale_bytes(kv::get("a")).await?;
+    /// assert_eq!(answer.answer, kv::value(Some("1")));
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Settings that cannot be used, no answer from any endpoint within its attempt timeout, or what

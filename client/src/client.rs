@@ -110,6 +110,20 @@ impl Client {
     }
 
     /// The same client with another deadline for calls and queries, at most a day.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let patient = client.with_call_timeout(std::time::Duration::from_secs(60));
+    /// patient.call_bytes(kv::set("a", "1")).await?;
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_call_timeout(&self, timeout: Duration) -> Self {
         Self {
@@ -119,6 +133,20 @@ impl Client {
     }
 
     /// Waits until the client has its session; starts to connect if it does not try already.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// let client = Client::builder(cluster.endpoints()).build()?;
+    /// client.connect().await?;
+    /// assert!(client.session_id().is_some());
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The session is refused or gone, or there is none in time; then the client goes on trying.
@@ -140,6 +168,20 @@ impl Client {
     /// Commands of one client take effect in the order in which they were first polled. A command
     /// waits while the client is not connected.
     ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let applied = client.call_bytes(kv::set("a", "1")).await?;
+    /// println!("{} took effect at {}", applied.request_id, applied.commit_index);
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`CallError`] says whether the command was applied. Past the deadline the client still
     /// re-sends what it has sent, so it may be applied later.
@@ -157,6 +199,28 @@ impl Client {
 
     /// Waits again for a command whose outcome is unknown, under the same request id: nothing is
     /// executed twice.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_client::CallError;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// # let hurried = client.with_call_timeout(std::time::Duration::from_millis(1));
+    /// let applied = match hurried.call_bytes(kv::set("a", "1")).await {
+    ///     // It was sent: calling again would be a second command.
+    ///     Err(CallError::OutcomeUnknown { request_id }) => client.outcome(request_id).await?,
+    ///     // It was not, and never will be.
+    ///     Err(CallError::NotApplied { .. }) => client.call_bytes(kv::set("a", "1")).await?,
+    ///     other => other?,
+    /// };
+    /// assert_eq!(applied.response, b"");
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::call_bytes`]. [`CallError::OutcomeUnknown`] at once if this client does not know
@@ -176,6 +240,22 @@ impl Client {
     /// Asks the module a question; the answer has seen everything that was answered to anyone
     /// before (linearizable).
     ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let applied = client.call_bytes(kv::set("a", "1")).await?;
+    /// let answer = client.query_bytes(kv::get("a")).await?;
+    /// assert_eq!(answer.answer, kv::value(Some("1")));
+    /// assert!(answer.applied_index >= applied.commit_index);
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`CallError`]; a query changes nothing, so asking again is always safe. Cancel-safe.
     pub async fn query_bytes(&self, payload: Vec<u8>) -> Result<Answer, CallError> {
@@ -185,6 +265,21 @@ impl Client {
     /// Asks the module a question; the answer has seen what the node that serves this client has
     /// applied, which may be old: [`Answer::applied_index`] says how far that is. It costs no round
     /// among the nodes. See also [`Builder::query_stale_bytes`], which needs no leader.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// let answer = client.query_stale_bytes(kv::get("a")).await?;
+    /// println!("as of {}: {:?}", answer.applied_index, answer.answer);
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::query_bytes`]. Cancel-safe.
@@ -204,6 +299,21 @@ impl Client {
 
     /// Asks the node that serves this client who leads and where the members are. Cancel-safe.
     ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let topology = client.topology().await?;
+    /// assert_eq!(topology.members.len(), 1);
+    /// assert_eq!(topology.leader, Some(topology.members[0].node));
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// No answer in time, or the session is gone.
     pub async fn topology(&self) -> Result<Topology, CallError> {
@@ -214,6 +324,21 @@ impl Client {
     /// Follows who leads and where the members are, as the node that serves this client tells it
     /// whenever it changes; `None` before the first connection. The client itself learns from it
     /// where else it may connect.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let mut topology = client.watch_topology();
+    /// let known = topology.wait_for(Option::is_some).await?.clone();
+    /// println!("{known:?}");
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn watch_topology(&self) -> watch::Receiver<Option<Topology>> {
         self.topology.clone()
@@ -241,6 +366,24 @@ impl Client {
     /// The requests of the cluster to this client. `None` if they were taken before, by any clone.
     ///
     /// Until they are taken they wait; a node sends at most 10 that are not acknowledged.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let mut requests = client.requests().expect("nobody took them");
+    /// client.call_bytes(kv::watch("a")).await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// let request = requests.next().await.expect("the session lives");
+    /// assert_eq!(request.payload, kv::notification("a", "1"));
+    /// request.ack();
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn requests(&self) -> Option<Requests> {
         let mut requests = self
@@ -279,12 +422,40 @@ impl Client {
 
     /// Whether the client has a connection that serves its session; the receiver sees every change
     /// that lasts.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_client::ConnectionState;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let mut state = client.state();
+    /// state.wait_for(|state| *state == ConnectionState::Connected).await?;
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.state.clone()
     }
 
     /// The session, once there is one.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// println!("session {}", client.session_id().expect("a connected client has one"));
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn session_id(&self) -> Option<SessionId> {
         self.credentials
@@ -293,6 +464,23 @@ impl Client {
     }
 
     /// What [`Builder::resume`] needs in another process, once there is a session.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let (session, secret) = client.session().expect("a connected client has one");
+    /// // Another process, which knows both, goes on with the session.
+    /// let again = Client::builder(cluster.endpoints()).resume(session, secret);
+    /// let client = again.connect().await?;
+    /// assert_eq!(client.session_id(), Some(session));
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn session(&self) -> Option<(SessionId, SessionSecret)> {
         self.credentials
@@ -301,6 +489,20 @@ impl Client {
     }
 
     /// Commands that wait for an outcome, sent or not.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// assert_eq!(client.pending().await, 0);
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn pending(&self) -> usize {
         let (reply, answer) = oneshot::channel();
         if self.events.send(Event::Pending { reply }).await.is_err() {
@@ -311,6 +513,22 @@ impl Client {
 
     /// Ends the connection. Calls that wait fail with [`CallError::Disconnected`]; the session lives
     /// on until it times out, and [`Client::connect`] continues it.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// let session = client.session_id();
+    /// client.disconnect().await;
+    /// client.connect().await?;
+    /// assert_eq!(client.session_id(), session);
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn disconnect(&self) {
         let (reply, answer) = oneshot::channel();
         if self.events.send(Event::Disconnect { reply }).await.is_ok() {
@@ -320,6 +538,20 @@ impl Client {
     }
 
     /// Ends the session and waits up to 5 s until the cluster confirms it. Calls that wait fail.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.close().await?;
+    /// assert!(client.call_bytes(kv::set("a", "1")).await.is_err());
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// No confirmation in time; the session then expires by itself.

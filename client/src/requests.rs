@@ -52,6 +52,24 @@ pub struct ServerRequest {
 impl ServerRequest {
     /// Says that the request was handled. Returns at once; the client tells the cluster, again if it
     /// must, as soon as every earlier request is acknowledged too.
+    ///
+    /// ```
+    /// # use quorate_client::Client;
+    /// # use quorate_tests::{Cluster, kv};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = Cluster::start(1).await?;
+    /// # let client = Client::builder(cluster.endpoints()).connect().await?;
+    /// client.call_bytes(kv::watch("a")).await?;
+    /// client.call_bytes(kv::set("a", "1")).await?;
+    /// let mut requests = client.requests().expect("nobody took them");
+    /// let request = requests.next().await.expect("the session lives");
+    /// println!("request {}: {} bytes", request.id, request.payload.len());
+    /// request.ack();
+    /// # client.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ack(mut self) {
         if let Some(feedback) = self.feedback.take() {
             // The client is gone: the cluster sends the request again when the session is resumed.
