@@ -32,7 +32,7 @@ use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, State
 mod stopwatch;
 
 #[cfg(test)]
-mod backlog_test;
+mod machine_test;
 
 /// One entry in so many is measured part by part.
 const MEASURED_EACH: u64 = 16;
