@@ -515,6 +515,34 @@ async fn a_deposed_leader_loses_what_was_not_committed_and_serves_again_later() 
     cluster.equal().await;
 }
 
+/// What others acknowledged before it was elected it may not have applied.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_serves_nobody_before_its_leadership_is_confirmed() {
+    let cluster = Cluster::form(1 << 30).await;
+    let old = cluster.leader().await;
+    for node in cluster.hosts.keys().filter(|node| **node != old) {
+        cluster.wires.mute(*node);
+    }
+    cluster.wires.isolate(old);
+    let others = || cluster.hosts.iter().filter(|(node, _)| **node != old);
+    let mut led = 0;
+    for _ in 0..3000 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        for (_, host) in others() {
+            led += u32::from(host.assembly.consensus().leadership().is_leader);
+            assert!(!host.assembly.gateway().is_serving());
+        }
+    }
+    assert!(led > 100, "{led}");
+
+    cluster.wires.heal();
+    // The old one lacks what these have appended.
+    until("one of them serves", || {
+        others().any(|(_, host)| host.assembly.gateway().is_serving())
+    })
+    .await;
+}
+
 /// Moves leadership around until `node` has it.
 async fn until_leads(cluster: &Cluster, node: u64) {
     for _ in 0..50 {

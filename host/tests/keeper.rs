@@ -199,6 +199,35 @@ async fn a_node_that_cannot_compile_its_module_is_there_and_tries_again() {
     assert_eq!(peer.call(2, get("a")).await, Outcome::Success { payload });
 }
 
+/// Of two followers one is behind, or no longer answers: in time the other one would be elected as well.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_host_fails_hands_over_to_the_follower_that_is_caught_up() {
+    for behind in [1, 2] {
+        let cluster = Cluster::form(NODES).await;
+        let leader = cluster.leader().await;
+        let behind = 1 + (leader - 1 + behind) % NODES;
+        let next = (1..=NODES).find(|node| *node != leader && *node != behind);
+        let next = cluster.nodes[&next.unwrap()].keeper.assembly().unwrap();
+        let mut peer = cluster.nodes[&leader].connect().await;
+        peer.create_with([1; 16], 600_000).await;
+        cluster.wires.isolate(behind);
+        for request in 1..=5 {
+            assert_eq!(peer.call(request, set("a", "1")).await, done());
+        }
+        cluster.troubles[&leader].faults.store(1, Ordering::Relaxed);
+        let failing = cluster.nodes[&leader].keeper.assembly().unwrap();
+        peer.command(6, set("a", "2")).await;
+        failing.failure().wait().await;
+        let failed_at = tokio::time::Instant::now();
+        until("the other one leads", || {
+            next.consensus().leadership().is_leader
+        })
+        .await;
+        let took = failed_at.elapsed();
+        assert!(took < Duration::from_secs(1), "by an election: {took:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_hears_of_no_successor_begins_its_consensus_anew_at_once() {
     let cluster = Cluster::form(NODES).await;

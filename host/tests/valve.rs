@@ -1,5 +1,6 @@
-//! The follower's valve: a follower that is behind in applying takes no more of the log. On threads
-//! where apply itself stands still.
+//! What a node does not take in. The follower's valve: a follower that is behind in applying takes no
+//! more of the log. A leader whose state cannot go to the disk takes no more commands. On threads where
+//! apply itself stands still, else in virtual time.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -13,10 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use memory::{Kept, Peer, Trouble, Wires, done, prepare, set};
+use memory::{Kept, Peer, Prepared, Trouble, Wires, done, nonce, prepare, set};
 use quorate_host::consensus::rpc::{Envelope, Kind};
 use quorate_host::drive::Driver;
+use quorate_host::store::disk::Disk;
 use quorate_host::store::memory_disk::MemoryDisk;
+use quorate_host::store::reserve::FILE as RESERVE;
+use quorate_protocol::v2::{ClientMessage, Outcome, RejectReason, ServerMessage};
+use quorate_protocol::{Capabilities, CreationKey};
 
 const NODES: u64 = 3;
 /// Longer than anything here takes, also on a busy machine.
@@ -261,4 +266,105 @@ async fn a_follower_whose_layers_are_full_takes_no_entries_and_still_hears_and_v
     };
     let equal = tokio::time::timeout(DEADLINE, equal).await;
     equal.expect("it takes entries again once there is room");
+}
+
+async fn alone(prepared: Prepared, disk: MemoryDisk) -> (Kept, Peer) {
+    let (wires, trouble) = (Wires::default(), Arc::new(Trouble::default()));
+    let kept = Kept::run(disk, 1, &wires, &trouble, prepared).await;
+    until("it serves", || kept.is_serving()).await;
+    let mut peer = kept.connect().await;
+    peer.create_with([1; 16], 36_000_000).await;
+    (kept, peer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_layers_are_full_proposes_nothing_until_they_are_folded() {
+    const SESSIONS: u8 = 3;
+    const COMMANDS: u64 = 38;
+    let disk = MemoryDisk::new();
+    let mut prepared = prepare(&disk, 1, 1, &Wires::default(), 1 << 30);
+    let state = &mut prepared.settings.tuning.state;
+    state.layer_bytes_max = 1 << 20;
+    state.fold_interval = Duration::from_secs(1_000_000);
+    let (kept, peer) = alone(prepared, disk).await;
+    let mut peers = vec![peer];
+    for n in 2..=SESSIONS {
+        let mut peer = kept.connect().await;
+        peer.create_with([n; 16], 36_000_000).await;
+        peers.push(peer);
+    }
+    let state = &kept.keeper.stores().state;
+    state.fold().await.unwrap();
+    // Of each as much as may be queued, and together more than the layers hold and what is in flight
+    // when they are full.
+    let value = "v".repeat(100_000);
+    for (n, peer) in peers.iter().enumerate() {
+        for request in 1..=COMMANDS {
+            let key = format!("{n} {request}");
+            peer.command(request, set(&key, &value)).await;
+        }
+    }
+    until("the layers are full", || state.over_cap()).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(state.layer_bytes() < 7 << 20, "{state:?}");
+    let mut answered: usize = peers.iter_mut().map(|peer| peer.arrived().len()).sum();
+    let all = peers.len() * COMMANDS as usize;
+    assert!(answered < all - 20, "{answered} are answered");
+
+    let served = async {
+        while answered < all {
+            state.fold().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            answered += peers
+                .iter_mut()
+                .map(|peer| peer.arrived().len())
+                .sum::<usize>();
+        }
+    };
+    let served = tokio::time::timeout(DEADLINE, served).await;
+    served.expect("it proposes again once there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_almost_full_disk_refuses_commands_and_sessions_until_there_is_room() {
+    const RESERVE_BYTES: u64 = 1 << 20;
+    let disk = MemoryDisk::new();
+    let mut prepared = prepare(&disk, 1, 1, &Wires::default(), 1 << 30);
+    prepared.settings.reserve_bytes = RESERVE_BYTES;
+    let (kept, mut peer) = alone(prepared, disk.clone()).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+    let state = &kept.keeper.stores().state;
+    state.fold().await.unwrap();
+    until("the reserve is held", || disk.exists(RESERVE).unwrap()).await;
+
+    disk.limit_bytes(Some(u64::MAX));
+    let used = u64::MAX - disk.free_bytes().unwrap();
+    disk.limit_bytes(Some(used + RESERVE_BYTES - 1));
+    until("the reserve is freed", || !disk.exists(RESERVE).unwrap()).await;
+    let refused = peer.call(2, set("a", "2")).await;
+    assert!(matches!(refused, Outcome::Overloaded { .. }), "{refused:?}");
+    let mut other = kept.connect().await;
+    other
+        .send(ClientMessage::CreateSession {
+            nonce: nonce(1),
+            creation_key: CreationKey([2; 16]),
+            timeout_ms: 0,
+            capabilities: Capabilities::default(),
+        })
+        .await;
+    let rejected = other.next().await;
+    assert!(
+        matches!(
+            rejected,
+            ServerMessage::SessionRejected {
+                reason: RejectReason::Overloaded,
+                ..
+            }
+        ),
+        "{rejected:?}"
+    );
+
+    disk.limit_bytes(None);
+    until("the reserve is held", || disk.exists(RESERVE).unwrap()).await;
+    assert_eq!(peer.call(2, set("a", "2")).await, done());
 }

@@ -248,6 +248,17 @@ async fn what_is_purged_makes_room_in_the_file() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_durable_leaves_the_tail_beyond_its_bytes() {
+    let log = open_with(&MemoryDisk::new(), small(1000));
+    for index in 0..10 {
+        append_and_wait(&log, vec![entry(1, index, 300)]).await;
+    }
+    let first = log.shared().view().tail.first();
+    assert!((7..10).contains(&first), "{first}");
+    assert_eq!(log.read(0..10).await.unwrap().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pieces_are_cut_but_never_empty_and_never_skip() {
     for tail_bytes in [0, 64 << 20] {
         let log = open_with(&MemoryDisk::new(), small(tail_bytes));

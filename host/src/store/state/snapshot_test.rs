@@ -17,13 +17,16 @@ use crate::store::disk::Disk;
 use crate::store::file_disk::FileDisk;
 use crate::store::memory_disk::{Fault as DiskFault, MemoryDisk};
 
-/// Some megabytes, with an empty value, an empty key and one longer than a chunk.
+/// Some megabytes, with something in each of core's tables, which the first byte of a key names, an
+/// empty value, an empty key and one longer than a chunk.
 fn much() -> Writes {
     let pair = |key: u32| {
         let value = vec![key as u8; 3000];
         (key.to_be_bytes().to_vec(), Some(Arc::<[u8]>::from(value)))
     };
     let mut writes: Writes = (0..1000).map(pair).collect();
+    let tables = (0..=u8::MAX).map(|table| (vec![table, 1], Some(Arc::from(&b"a record"[..]))));
+    writes.extend(tables);
     writes.insert(Vec::new(), Some(Arc::from(&b"under the empty key"[..])));
     writes.insert(b"empty".to_vec(), Some(Arc::from(&[][..])));
     let long = vec![42; CHUNK_BYTES_MAX + 17].into();
@@ -240,6 +243,29 @@ async fn forged(cluster: [u8; 16], keys: u64, records: &[(&[u8], &[u8])]) -> Vec
     }
     writer.finish().unwrap();
     vec![disk.contents("stream").unwrap().into()]
+}
+
+/// Chunks of two snapshots, each of which is what it was when it was sent.
+#[test]
+fn a_snapshot_put_together_from_two_is_refused() {
+    simulate(async {
+        let (sender, _) = filled(&MemoryDisk::new()).await;
+        let mut chunks = chunks_of(&sender).await;
+        let mut changed = much();
+        let key = 500_u32.to_be_bytes().to_vec();
+        changed.insert(key, Some(vec![0; 3000].into()));
+        let other = open(&MemoryDisk::new()).unwrap();
+        other.commit(at(1), changed, Some(membership()));
+        let others = chunks_of(&other).await;
+        let differing = (0..chunks.len()).find(|&n| chunks[n] != others[n]).unwrap();
+        assert!(differing + 1 < chunks.len());
+        chunks[differing] = others[differing].clone();
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        let error = received(&store, &chunks).await.unwrap_err();
+        assert!(matches!(error, ReceiveError::Malformed { .. }), "{error}");
+        assert_eq!(names(&disk), ["state.redb"]);
+    });
 }
 
 #[test]
