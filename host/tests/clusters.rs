@@ -543,6 +543,35 @@ async fn a_new_leader_serves_nobody_before_its_leadership_is_confirmed() {
     .await;
 }
 
+/// All voters are told of it.
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_to_one_follower_and_the_other_votes_for_it() {
+    let cluster = Cluster::form(1 << 30).await;
+    for _ in 0..10 {
+        let leader = cluster.leader().await;
+        let status = || cluster.hosts[&leader].assembly.consensus().status();
+        until("both followers are caught up and answer", || {
+            let status = status();
+            let last = Some(&status.last_log_index);
+            (1..=NODES).filter(|node| *node != leader).all(|node| {
+                status.answering.contains(&node) && status.replicated.get(&node) == last
+            })
+        })
+        .await;
+        let before = status().term;
+        let time = std::time::Duration::from_secs(10);
+        cluster.hosts[&leader].assembly.hand_over(time).await;
+        // Of two that are equally fit.
+        let chosen = (1..=NODES).rev().find(|node| *node != leader).unwrap();
+        until("the chosen one serves", || {
+            cluster.hosts[&chosen].assembly.gateway().is_serving()
+        })
+        .await;
+        let term = cluster.hosts[&chosen].assembly.consensus().status().term;
+        assert_eq!(term, before + 1);
+    }
+}
+
 /// Moves leadership around until `node` has it.
 async fn until_leads(cluster: &Cluster, node: u64) {
     for _ in 0..50 {

@@ -327,7 +327,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         request: TransferLeaderRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        let body = rpc::encode_transfer(request.from_leader(), request.last_log_id());
+        let (from, to) = (request.from_leader(), *request.to_node_id());
+        let body = rpc::encode_transfer(from, to, request.last_log_id());
         self.call(Lane::Control, Kind::Transfer, &body)
             .await
             .map_err(rpc_error)?;
