@@ -448,6 +448,63 @@ async fn a_deposed_leader_loses_what_was_not_committed_and_serves_again_later() 
     cluster.equal().await;
 }
 
+/// What others acknowledged before it was elected it may not have applied.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_serves_nobody_before_its_leadership_is_confirmed() {
+    let cluster = Cluster::form(1 << 30).await;
+    let old = cluster.leader().await;
+    for node in cluster.hosts.keys().filter(|node| **node != old) {
+        cluster.wires.mute(*node);
+    }
+    cluster.wires.isolate(old);
+    let others = || cluster.hosts.iter().filter(|(node, _)| **node != old);
+    let mut led = 0;
+    for _ in 0..3000 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        for (_, host) in others() {
+            led += u32::from(host.assembly.consensus().leadership().is_leader);
+            assert!(!host.assembly.gateway().is_serving());
+        }
+    }
+    assert!(led > 100, "{led}");
+
+    cluster.wires.heal();
+    // The old one lacks what these have appended.
+    until("one of them serves", || {
+        others().any(|(_, host)| host.assembly.gateway().is_serving())
+    })
+    .await;
+}
+
+/// All voters are told of it.
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_to_one_follower_and_the_other_votes_for_it() {
+    let cluster = Cluster::form(1 << 30).await;
+    for _ in 0..10 {
+        let leader = cluster.leader().await;
+        let status = || cluster.hosts[&leader].assembly.consensus().status();
+        until("both followers are caught up and answer", || {
+            let status = status();
+            let last = Some(&status.last_log_index);
+            (1..=NODES).filter(|node| *node != leader).all(|node| {
+                status.answering.contains(&node) && status.replicated.get(&node) == last
+            })
+        })
+        .await;
+        let before = status().term;
+        let time = std::time::Duration::from_secs(10);
+        cluster.hosts[&leader].assembly.hand_over(time).await;
+        // Of two that are equally fit.
+        let chosen = (1..=NODES).rev().find(|node| *node != leader).unwrap();
+        until("the chosen one serves", || {
+            cluster.hosts[&chosen].assembly.gateway().is_serving()
+        })
+        .await;
+        let term = cluster.hosts[&chosen].assembly.consensus().status().term;
+        assert_eq!(term, before + 1);
+    }
+}
+
 /// Moves leadership around until `node` has it.
 async fn until_leads(cluster: &Cluster, node: u64) {
     for _ in 0..50 {

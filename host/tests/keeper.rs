@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use memory::{Kept, Opened, Peer, Trouble, Wires, done, found, get, nonce, set, until};
+use memory::{Kept, Opened, Peer, Trouble, Wires, done, found, get, nonce, prepare, set, until};
 use quorate_core::module::Trap;
 use quorate_core::state::Poison;
 use quorate_host::consensus::rpc::Kind;
@@ -27,11 +27,18 @@ struct Cluster {
     nodes: BTreeMap<u64, Kept>,
     troubles: BTreeMap<u64, Arc<Trouble>>,
     wires: Wires,
+    log_keep_bytes: u64,
 }
 
 impl Cluster {
     async fn form(nodes: u64) -> Self {
+        Self::form_keeping(nodes, 1 << 30).await
+    }
+
+    /// One that keeps so much of its log.
+    async fn form_keeping(nodes: u64, log_keep_bytes: u64) -> Self {
         let mut cluster = Self {
+            log_keep_bytes,
             nodes: BTreeMap::new(),
             troubles: (1..=nodes).map(|node| (node, Arc::default())).collect(),
             wires: Wires::default(),
@@ -48,7 +55,9 @@ impl Cluster {
 
     async fn start(&mut self, node: u64, disk: MemoryDisk) {
         let nodes = self.troubles.len() as u64;
-        let kept = Kept::start(disk, node, nodes, &self.wires, &self.troubles[&node]).await;
+        let prepared = prepare(&disk, node, nodes, &self.wires, self.log_keep_bytes);
+        let trouble = &self.troubles[&node];
+        let kept = Kept::run(disk, node, &self.wires, trouble, prepared).await;
         self.nodes.insert(node, kept);
     }
 
@@ -188,6 +197,35 @@ async fn a_node_that_cannot_compile_its_module_is_there_and_tries_again() {
     resumed(&mut peer, &opened).await;
     let payload = found("1");
     assert_eq!(peer.call(2, get("a")).await, Outcome::Success { payload });
+}
+
+/// Of two followers one is behind, or no longer answers: in time the other one would be elected as well.
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_host_fails_hands_over_to_the_follower_that_is_caught_up() {
+    for behind in [1, 2] {
+        let cluster = Cluster::form(NODES).await;
+        let leader = cluster.leader().await;
+        let behind = 1 + (leader - 1 + behind) % NODES;
+        let next = (1..=NODES).find(|node| *node != leader && *node != behind);
+        let next = cluster.nodes[&next.unwrap()].keeper.assembly().unwrap();
+        let mut peer = cluster.nodes[&leader].connect().await;
+        peer.create_with([1; 16], 600_000).await;
+        cluster.wires.isolate(behind);
+        for request in 1..=5 {
+            assert_eq!(peer.call(request, set("a", "1")).await, done());
+        }
+        cluster.troubles[&leader].faults.store(1, Ordering::Relaxed);
+        let failing = cluster.nodes[&leader].keeper.assembly().unwrap();
+        peer.command(6, set("a", "2")).await;
+        failing.failure().wait().await;
+        let failed_at = tokio::time::Instant::now();
+        until("the other one leads", || {
+            next.consensus().leadership().is_leader
+        })
+        .await;
+        let took = failed_at.elapsed();
+        assert!(took < Duration::from_secs(1), "by an election: {took:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,5 +408,34 @@ async fn a_node_that_is_restored_by_a_snapshot_needs_no_skip() {
     let returned = &cluster.nodes[&away];
     assert!(returned.is_running());
     assert_eq!(returned.keeper.stores().skips.newest(u64::MAX), None);
+    assert!(returned.metrics.snapshot_bytes.get() > 0);
+}
+
+/// openraft ends a node whose snapshot cannot be installed: whether one is fit to be used is found out
+/// before openraft is told of it.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_module_does_not_compile_is_refused_and_the_node_goes_on() {
+    let mut cluster = Cluster::form_keeping(NODES, 1).await;
+    let mut peer = cluster.connect().await;
+    peer.create_with([1; 16], 600_000).await;
+    let leader = cluster.leader().await;
+    let away = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
+    let disk = cluster.stop(away).await;
+    for request in 1..=1_400 {
+        let outcome = peer.call(request, set("a", &request.to_string())).await;
+        assert_eq!(outcome, done());
+    }
+    let log = &cluster.nodes[&leader].keeper.stores().log;
+    until("the leader purges its log", || log.bounds().first > 200).await;
+
+    cluster.start(away, disk).await;
+    let returned = &cluster.nodes[&away];
+    let begun = returned.keeper.assembly().unwrap();
+    let faults = &cluster.troubles[&away].compile_faults;
+    faults.store(2, Ordering::Relaxed);
+    cluster.equal().await;
+    assert_eq!(faults.load(Ordering::Relaxed), 0);
+    let now = returned.keeper.assembly().unwrap();
+    assert!(Arc::ptr_eq(&begun, &now), "its consensus did not end");
     assert!(returned.metrics.snapshot_bytes.get() > 0);
 }

@@ -116,6 +116,18 @@ async fn the_log_is_kept_for_a_follower_that_is_behind() {
         0,
         "not by a snapshot"
     );
+
+    // What it would need after this is more than that.
+    wires.isolate(behind);
+    let value = "v".repeat(1000);
+    for request in 1_400..2_900 {
+        assert_eq!(peer.call(request, set("a", &value)).await, done());
+    }
+    let needed = hosts[&behind].last_entry() + 1;
+    until("the log is purged all the same", || {
+        hosts[&leader].first_entry() > needed
+    })
+    .await;
 }
 
 /// Three nodes that keep `keep` bytes of their log, and not a number of entries beside. All are ready, and

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use openraft::StorageError;
 use openraft::entry::EntryPayload;
 use openraft::storage::{
@@ -12,7 +13,9 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::Mutex;
 
 use super::*;
-use crate::consensus::types::{ApplyResponse, CommittedLeaderId, Member, NodeId, StoredMembership};
+use crate::consensus::types::{
+    ApplyResponse, CommittedLeaderId, EntryBytes, Member, NodeId, StoredMembership,
+};
 use crate::drive::Driver;
 use crate::store::log::{Config, Expected};
 use crate::store::memory_disk::MemoryDisk;
@@ -215,4 +218,58 @@ impl StoreBuilder<TypeConfig, Reopened, Machine> for Reopening {
 #[tokio::test(start_paused = true)]
 async fn openraft_accepts_the_log_closed_and_opened_before_every_call() {
     Suite::test_all(Reopening).await.unwrap();
+}
+
+fn entries(range: Range<u64>, bytes: usize) -> Vec<Entry> {
+    let entry = |index| Entry {
+        log_id: LogId::new_term_index(1, index),
+        payload: EntryPayload::Normal(EntryBytes(vec![7; bytes].into())),
+    };
+    range.map(entry).collect()
+}
+
+/// What goes to a peer must fit a message; what openraft asks for itself it takes for the whole.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_for_a_peer_is_cut_and_what_is_asked_for_is_not() {
+    let mut log = open(&MemoryDisk::new()).await;
+    let large = entries(0..1, 3 << 20);
+    let appended = LogStore::append(&log, large, drop).await;
+    appended.unwrap();
+    let appended = LogStore::append(&log, entries(1..6, 300_000), drop).await;
+    appended.unwrap();
+    let mut limited = async |start| log.limited_get_log_entries(start, 6).await.unwrap().len();
+    assert_eq!(limited(0).await, 1, "at least one, however large");
+    assert_eq!(limited(1).await, 3, "as many as fit in 1 MiB");
+    assert_eq!(log.try_get_log_entries(0..6).await.unwrap().len(), 6);
+}
+
+/// openraft's own task awaits these calls: one that waited for the disk would keep it from the next.
+#[tokio::test(start_paused = true)]
+async fn of_the_calls_that_write_only_a_vote_waits_for_the_disk() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).await;
+    log.save_vote(Vote::new(1, 1)).await.unwrap();
+    let commits = |log: &LogStore| log.stats().commits.load(Ordering::Relaxed);
+    let id = |index| LogId::new_term_index(1, index);
+    let at_once = "it returns at once";
+    let appended = RaftLogStorage::append(&mut log, entries(0..9, 10), IOFlushed::noop());
+    appended.now_or_never().expect(at_once).unwrap();
+    let truncated = RaftLogStorage::truncate_after(&mut log, Some(id(6)));
+    truncated.now_or_never().expect(at_once).unwrap();
+    let saved = RaftLogStorage::save_committed(&mut log, Some(id(4)));
+    saved.now_or_never().expect(at_once).unwrap();
+    let purged = RaftLogStorage::purge(&mut log, id(3));
+    purged.now_or_never().expect(at_once).unwrap();
+    assert_eq!(commits(&log), 1);
+
+    let vote = Vote::new(2, 1);
+    let mut saved = Box::pin(RaftLogStorage::save_vote(&mut log, &vote));
+    assert!(saved.as_mut().now_or_never().is_none(), "it waits");
+    saved.await.unwrap();
+    assert_eq!(commits(&log), 2, "the rest was queued before it");
+    disk.lose_power(&mut |_| 0);
+    let log = open(&disk).await;
+    let bounds = log.bounds();
+    assert_eq!((log.vote(), log.committed()), (Some(vote), Some(id(4))));
+    assert_eq!((bounds.purged, bounds.last), (Some(id(3)), Some(id(6))));
 }

@@ -37,7 +37,7 @@ mod recent;
 mod stopwatch;
 
 #[cfg(test)]
-mod backlog_test;
+mod machine_test;
 
 /// One entry in so many is measured part by part.
 const MEASURED_EACH: u64 = 16;

@@ -348,10 +348,12 @@ pub fn decode_vote_response(body: &[u8]) -> Result<VoteResponse<TypeConfig>, Err
     Ok(VoteResponse::new(vote, last_log_id, granted))
 }
 
-/// A leader hands over: its vote, and how far the addressee's log must have come.
-pub fn encode_transfer(from: &Vote, last_log_id: Option<&LogId>) -> Bytes {
+/// A leader hands over, and tells every voter: its vote, who is to follow it, and how far that one's log
+/// must have come.
+pub fn encode_transfer(from: &Vote, to: NodeId, last_log_id: Option<&LogId>) -> Bytes {
     let mut out = Writer::new();
     put_vote(&mut out, from);
+    out.u64(to);
     put_log_id(&mut out, last_log_id);
     out.finish().into()
 }
@@ -360,9 +362,13 @@ pub fn encode_transfer(from: &Vote, last_log_id: Option<&LogId>) -> Bytes {
 ///
 /// # Errors
 /// If it is not that.
-pub fn decode_transfer(body: &[u8]) -> Result<(Vote, Option<LogId>), Error> {
+pub fn decode_transfer(body: &[u8]) -> Result<(Vote, NodeId, Option<LogId>), Error> {
     let mut input = Reader::new(body);
-    Ok((take_vote(&mut input)?, take_log_id(&mut input)?))
+    let from = take_vote(&mut input)?;
+    let to = input.u64()?;
+    let last_log_id = take_log_id(&mut input)?;
+    input.finish()?;
+    Ok((from, to, last_log_id))
 }
 
 /// How a node introduces itself before there is a cluster.

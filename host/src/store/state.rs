@@ -403,6 +403,8 @@ mod fixture;
 #[cfg(test)]
 mod snapshot_test;
 #[cfg(test)]
+mod spool_test;
+#[cfg(test)]
 mod state_test;
 #[cfg(test)]
 mod transfer_damage_test;

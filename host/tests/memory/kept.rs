@@ -67,7 +67,8 @@ impl Modules for Troubled {
     }
 
     fn is_loaded(&self, hash: ModuleHash) -> bool {
-        self.modules.is_loaded(hash)
+        // One that was compiled before could not fail to be.
+        self.trouble.compile_faults.load(Ordering::Relaxed) == 0 && self.modules.is_loaded(hash)
     }
 
     fn instantiate(

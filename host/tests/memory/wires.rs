@@ -17,6 +17,8 @@ use tokio::sync::watch;
 pub struct Wires {
     services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
     isolated: Arc<Mutex<BTreeSet<String>>>,
+    /// Whose appends are lost on their way.
+    mute: Arc<Mutex<BTreeSet<String>>>,
     /// What is lost on its way.
     lost: Arc<Mutex<Option<Kind>>>,
     /// Whether what clients say to the leader by way of others stands still.
@@ -52,6 +54,15 @@ impl Wires {
         self.isolated.lock().unwrap().insert(raft_address(node));
     }
 
+    /// The appends of this node, heartbeats too, reach nobody; all else does.
+    pub fn mute(&self, node: NodeId) {
+        self.mute.lock().unwrap().insert(raft_address(node));
+    }
+
+    fn is_mute(&self) -> bool {
+        self.mute.lock().unwrap().contains(&self.own)
+    }
+
     /// Calls of this kind reach nobody.
     pub fn lose(&self, kind: Option<Kind>) {
         *self.lost.lock().unwrap() = kind;
@@ -70,6 +81,7 @@ impl Wires {
     /// Everybody reaches everybody.
     pub fn heal(&self) {
         self.isolated.lock().unwrap().clear();
+        self.mute.lock().unwrap().clear();
     }
 
     /// This node can be reached.
@@ -111,7 +123,8 @@ impl Link for Wire {
         let wire = self.clone();
         Box::pin(async move {
             let kind = Envelope::decode(&frame).unwrap().0.kind;
-            if *wire.wires.lost.lock().unwrap() == Some(kind) {
+            let is_muted = kind == Kind::Append && wire.wires.is_mute();
+            if is_muted || *wire.wires.lost.lock().unwrap() == Some(kind) {
                 return Err(wire.broken("lost".to_owned()));
             }
             let answer = wire.wires.reach(&wire.address)?.call(frame).await;
@@ -127,9 +140,13 @@ impl Link for Wire {
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, LinkError>>, LinkError>> {
         let wire = self.clone();
         Box::pin(async move {
+            if wire.wires.is_mute() {
+                return Err(wire.broken("lost".to_owned()));
+            }
             let sender = wire.clone();
             let frames = frames.take_while(move |_| {
-                std::future::ready(sender.wires.reach(&sender.address).is_ok())
+                let is_lost = sender.wires.is_mute();
+                std::future::ready(!is_lost && sender.wires.reach(&sender.address).is_ok())
             });
             let service = wire.wires.reach(&wire.address)?;
             let frames = match carries {

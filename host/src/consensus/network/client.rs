@@ -61,10 +61,8 @@ impl Network {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = PeerNetwork;
-
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+impl Network {
+    fn client(&self, target: NodeId, node: &Member, appends: Appends) -> PeerNetwork {
         PeerNetwork {
             network: self.clone(),
             target: NodeName {
@@ -72,7 +70,20 @@ impl RaftNetworkFactory<TypeConfig> for Network {
                 incarnation: node.incarnation,
             },
             link: self.transport.link(target, node),
+            appends,
         }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+        self.client(target, node, Appends::Streamed)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+        self.client(target, node, Appends::Called)
     }
 }
 
@@ -82,6 +93,16 @@ pub struct PeerNetwork {
     network: Network,
     target: NodeName,
     link: Arc<dyn Link>,
+    appends: Appends,
+}
+
+/// How appends travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Appends {
+    /// In a stream, in which a follower that is behind holds them back.
+    Streamed,
+    /// Each as a call: heartbeats, which pass a follower's valve and bring back its clock.
+    Called,
 }
 
 impl PeerNetwork {
@@ -220,7 +241,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> openraft::base::BoxFuture<
         's,
         Rpc<openraft::base::BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>,
@@ -228,6 +249,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        if self.appends == Appends::Called {
+            return Box::pin(std::future::ready(Ok(self.call_each(input, option))));
+        }
         let opening = self.frame(Kind::AppendStream, &[]);
         let peer = Peer {
             peer: self.target.node,
@@ -306,7 +330,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         request: TransferLeaderRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        let body = rpc::encode_transfer(request.from_leader(), request.last_log_id());
+        let (from, to) = (request.from_leader(), *request.to_node_id());
+        let body = rpc::encode_transfer(from, to, request.last_log_id());
         self.call(Lane::Control, Kind::Transfer, &body)
             .await
             .map_err(rpc_error)?;
@@ -315,6 +340,32 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
 }
 
 impl PeerNetwork {
+    /// Sends each append as a call of its own, until one is not taken as it is.
+    fn call_each<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> openraft::base::BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let calls = stream::unfold(Some((self, input)), move |open| {
+            let option = option.clone();
+            async move {
+                let (network, mut input) = open?;
+                let request = input.next().await?;
+                let previous = request.prev_log_id;
+                let last = request.entries.last().map(|entry| entry.log_id);
+                let last = last.or(previous);
+                let answer = network.append_entries(request, option).await;
+                let result = answer.map(|answer| answer.into_stream_result(previous, last));
+                let is_whole = matches!(&result, Ok(Ok(matched)) if *matched == last);
+                Some((result, is_whole.then_some((network, input))))
+            }
+        });
+        Box::pin(calls)
+    }
+
     async fn ask_vote(
         &self,
         kind: Kind,

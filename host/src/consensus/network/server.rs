@@ -220,9 +220,8 @@ impl PeerService {
                 Ok(rpc::encode_vote_response(&answer))
             }
             Kind::Transfer => {
-                let (from, last_log_id) = rpc::decode_transfer(&body).map_err(refused)?;
-                let request =
-                    TransferLeaderRequest::new(from, self.serving.me.name().node, last_log_id);
+                let (from, to, last_log_id) = rpc::decode_transfer(&body).map_err(refused)?;
+                let request = TransferLeaderRequest::new(from, to, last_log_id);
                 match self.serving.raft.handle_transfer_leader(request).await {
                     Ok(Ok(())) => Ok(Bytes::new()),
                     Ok(Err(error)) => Err(refused(error)),

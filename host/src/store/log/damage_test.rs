@@ -4,6 +4,7 @@
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
+use redb::ReadableTable;
 
 use super::log_test::{NODE, entry, id, small};
 use super::*;
@@ -217,6 +218,45 @@ async fn a_mark_whose_name_is_damaged_is_missed() {
         }
     }
     assert!(refused >= 19 * 8, "{refused}");
+}
+
+/// A file in which redb's own checksums are right.
+fn rewritten(bytes: &[u8], rewrite: impl FnOnce(&redb::WriteTransaction)) -> Vec<u8> {
+    let disk = MemoryDisk::new();
+    disk.place(FILE, bytes.to_vec());
+    let (database, _) = file::open(&disk, &NODE, 1 << 20).unwrap();
+    let transaction = database.begin_write().unwrap();
+    rewrite(&transaction);
+    transaction.commit().unwrap();
+    drop(database);
+    disk.contents(FILE).unwrap()
+}
+
+fn flipped(value: &[u8]) -> Vec<u8> {
+    let mut value = value.to_vec();
+    let middle = value.len() / 2;
+    value[middle] ^= 1;
+    value
+}
+
+/// Of what was wrong before it came to redb, redb's checksums know nothing.
+#[tokio::test(start_paused = true)]
+async fn marks_and_frames_that_only_our_own_checksums_contradict_are_refused() {
+    let (bytes, expected) = sample().await;
+    for mark in ["identity", "vote", "purged", "committed"] {
+        let damaged = rewritten(&bytes, |transaction| {
+            let mut meta = transaction.open_table(file::META).unwrap();
+            let value = flipped(meta.get(mark).unwrap().unwrap().value());
+            meta.insert(mark, value.as_slice()).unwrap();
+        });
+        assert!(is_refused(damaged, &expected, mark).await, "{mark}");
+    }
+    let damaged = rewritten(&bytes, |transaction| {
+        let mut frames = transaction.open_table(file::FRAMES).unwrap();
+        let value = flipped(frames.get(100).unwrap().unwrap().value());
+        frames.insert(100, value.as_slice()).unwrap();
+    });
+    assert!(is_refused(damaged, &expected, "a frame").await);
 }
 
 /// FAULTS 81.

@@ -22,7 +22,7 @@ use crate::store::backend::BoxedBackend;
 use crate::store::disk::Disk;
 use crate::store::guard::{Guarded, catching};
 
-const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
+pub(super) const FRAMES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("frames");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 pub(super) const FORMAT: u32 = 1;

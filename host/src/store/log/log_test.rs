@@ -232,6 +232,32 @@ async fn nothing_above_the_floor_is_purged() {
     assert_eq!(bounds.purged, Some(id(5, 40)));
 }
 
+/// Several times what the file comes to hold goes through it.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_makes_room_in_the_file() {
+    let disk = MemoryDisk::new();
+    let log = open_with(&disk, small(0));
+    for index in 0..60 {
+        append_and_wait(&log, vec![entry(1, index, 1 << 20)]).await;
+        log.set_purge_floor(index).await.unwrap();
+        log.purge(id(1, index)).await.unwrap();
+    }
+    log.close().await.unwrap();
+    let bytes = disk.contents(FILE).unwrap().len();
+    assert!(bytes < 20 << 20, "{bytes} bytes for an empty log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_durable_leaves_the_tail_beyond_its_bytes() {
+    let log = open_with(&MemoryDisk::new(), small(1000));
+    for index in 0..10 {
+        append_and_wait(&log, vec![entry(1, index, 300)]).await;
+    }
+    let first = log.shared().view().tail.first();
+    assert!((7..10).contains(&first), "{first}");
+    assert_eq!(log.read(0..10).await.unwrap().len(), 10);
+}
+
 #[tokio::test(start_paused = true)]
 async fn pieces_are_cut_but_never_empty_and_never_skip() {
     for tail_bytes in [0, 64 << 20] {

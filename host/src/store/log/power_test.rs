@@ -256,6 +256,12 @@ impl Run {
             assert!(opened.committed >= models[durable + found].committed);
         }
         assert!(opened.committed <= newest);
+        // Nor is it there before what was called before it.
+        if let Some(committed) = opened.committed.filter(|id| id.index >= opened.first()) {
+            let at = (committed.index - opened.first()) as usize;
+            let entry = opened.entries.get(at).map(|entry| entry.log_id);
+            assert_eq!(entry, Some(committed));
+        }
         self.now = opened.clone();
         self.models = vec![opened];
     }

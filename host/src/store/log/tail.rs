@@ -168,6 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_durable_stays_whatever_its_size() {
+        let mut tail = Tail::new(0);
+        tail.append(1, &[entry(1, 0, 1000), entry(1, 1, 1000)]);
+        tail.append(2, &[entry(1, 2, 1000)]);
+        tail.durable_up_to(1, 0);
+        assert_eq!((tail.first(), tail.end()), (2, 3));
+        // One in the place of another that was durable is not.
+        tail.append(3, &[entry(1, 3, 1000)]);
+        tail.durable_up_to(3, usize::MAX);
+        tail.truncate(2);
+        tail.append(5, &[entry(2, 2, 1000), entry(2, 3, 1000)]);
+        tail.durable_up_to(4, 0);
+        assert_eq!((tail.first(), tail.end()), (2, 4));
+        tail.durable_up_to(5, 0);
+        assert_eq!((tail.first(), tail.end()), (4, 4));
+    }
+
+    #[test]
     fn only_the_newest_sizes_are_kept() {
         let mut tail = Tail::new(1);
         for index in 1..=SIZES_MAX as u64 + 5 {

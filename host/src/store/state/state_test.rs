@@ -485,8 +485,11 @@ fn a_scrub_follows_the_folds_that_happen_meanwhile() {
                 store.shared.driver.sleep(Duration::from_millis(100)).await;
             }
         };
+        let began = store.shared.driver.now();
         let (scrubbed, ()) = tokio::join!(store.scrub(), folds);
         assert_eq!(scrubbed, Ok(()));
+        // Three megabytes at four mebibytes a second: the folds did come in between.
+        assert!(store.shared.driver.now() - began >= Duration::from_millis(600));
         assert_eq!(store.scrub().await, Ok(()));
     });
 }

@@ -1,0 +1,138 @@
+//! Tests of how long a snapshot and its spool are there, and what it is a snapshot of.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fixture::{at, contents, open, put, simulate};
+use super::snapshot_test::{all_chunks, filled, membership, names, received};
+use super::*;
+use crate::store::memory_disk::MemoryDisk;
+
+#[test]
+fn the_snapshot_in_use_stays_the_current_one() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let (store, model) = filled(&disk).await;
+        assert!(store.current_snapshot().is_none(), "nothing was folded");
+        let first = store.build_snapshot().await.unwrap().unwrap();
+        assert_eq!(first.position(), at(1));
+        assert_eq!(store.held_snapshot(), None);
+        let reader = first.open().await.unwrap();
+        let chunks = all_chunks(&reader).await;
+
+        store.commit(at(2), put(&[("later", "entry")]), None);
+        let newest = store.build_snapshot().await.unwrap().unwrap();
+        assert_eq!(newest.position(), at(2), "what was built");
+        assert_eq!(store.current_snapshot().unwrap().id(), first.id());
+        assert_eq!(store.held_snapshot(), Some(at(1)));
+
+        // Broken: it is resumed within the window, with the same bytes.
+        drop(reader);
+        store.shared.driver.sleep(Duration::from_secs(50)).await;
+        let again = store.current_snapshot().unwrap();
+        assert_eq!(again.id(), first.id());
+        let reader = again.open().await.unwrap();
+        assert_eq!(reader.chunk(2).await.unwrap().as_ref(), Some(&chunks[2]));
+        drop(reader);
+        store.shared.driver.sleep(Duration::from_secs(61)).await;
+        assert_eq!(store.held_snapshot(), None);
+        let current = store.current_snapshot().unwrap();
+        assert_eq!(current.position(), at(2));
+
+        // Finished: nobody resumes it.
+        current.open().await.unwrap().finish();
+        store.commit(at(3), BTreeMap::new(), None);
+        store.fold().await.unwrap();
+        assert_eq!(store.current_snapshot().unwrap().position(), at(3));
+        drop((first, newest, again, current));
+        assert_eq!(names(&disk), ["state.redb"], "spools are removed");
+        assert_eq!(contents(&*store.view()).len(), model.len() + 1);
+    });
+}
+
+#[test]
+fn readers_share_one_spool() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let (store, _) = filled(&disk).await;
+        let snapshot = store.build_snapshot().await.unwrap().unwrap();
+        let (one, other) = tokio::join!(snapshot.open(), snapshot.open());
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!(names(&disk).len(), 2);
+        assert_eq!(all_chunks(&one).await, all_chunks(&other).await);
+    });
+}
+
+/// A view that stays open makes the file grow.
+#[test]
+fn a_view_is_closed_once_its_spool_is_written() {
+    simulate(async {
+        let (store, _) = filled(&MemoryDisk::new()).await;
+        let snapshot = store.build_snapshot().await.unwrap().unwrap();
+        let view = Arc::downgrade(&store.shared.base());
+        let reader = snapshot.open().await.unwrap();
+        store.commit(at(2), BTreeMap::new(), None);
+        store.fold().await.unwrap();
+        assert!(view.upgrade().is_none(), "the transfer reads the spool");
+        all_chunks(&reader).await;
+    });
+}
+
+/// Its position and its content are those of one fold, whatever was applied before it is read.
+#[test]
+fn a_snapshot_has_nothing_of_the_layers_in_it() {
+    simulate(async {
+        let (sender, model) = filled(&MemoryDisk::new()).await;
+        sender.fold().await.unwrap();
+        let later = Membership {
+            position: at(2),
+            encoded: Arc::from(&b"four voters"[..]),
+        };
+        sender.commit(at(2), put(&[("later", "entry")]), Some(later));
+        let snapshot = sender.current_snapshot().unwrap();
+        sender.commit(at(3), put(&[("latest", "entry")]), None);
+        let reader = snapshot.open().await.unwrap();
+        let chunks = all_chunks(&reader).await;
+
+        let received = received(&open(&MemoryDisk::new()).unwrap(), &chunks).await;
+        let received = received.unwrap();
+        assert_eq!((snapshot.position(), received.position()), (at(1), at(1)));
+        assert_eq!(received.membership(), Some(&membership()));
+        assert_eq!(contents(&*received.view()), model);
+    });
+}
+
+#[test]
+fn unread_views_and_old_spools_expire() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let (store, _) = filled(&disk).await;
+        let unread = store.build_snapshot().await.unwrap().unwrap();
+        let view = Arc::downgrade(&store.shared.base());
+        store.commit(at(2), BTreeMap::new(), None);
+        store.fold().await.unwrap();
+        assert!(view.upgrade().is_some(), "kept for whoever reads it");
+        store.shared.driver.sleep(Duration::from_secs(70)).await;
+        assert!(view.upgrade().is_none(), "the view of the file is closed");
+        let error = unread.open().await.unwrap_err();
+        assert!(
+            matches!(error, SnapshotError::Expired { index: 1 }),
+            "{error}"
+        );
+
+        let spooled = store.current_snapshot().unwrap();
+        let reader = spooled.open().await.unwrap();
+        store.shared.driver.sleep(Duration::from_secs(3590)).await;
+        assert!(reader.chunk(0).await.is_ok());
+        store.shared.driver.sleep(Duration::from_secs(20)).await;
+        let error = reader.chunk(0).await.unwrap_err();
+        assert!(
+            matches!(error, SnapshotError::Expired { index: 2 }),
+            "{error}"
+        );
+        assert_ne!(store.current_snapshot().unwrap().id(), spooled.id());
+    });
+}
