@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// Who can be reached, by address. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Wires {
-    services: Arc<Mutex<BTreeMap<String, Arc<dyn Service>>>>,
+    services: Arc<Mutex<BTreeMap<String, Listener>>>,
     isolated: Arc<Mutex<BTreeSet<String>>>,
     /// Whose appends are lost on their way.
     mute: Arc<Mutex<BTreeSet<String>>>,
@@ -29,6 +29,14 @@ pub struct Wires {
     own: String,
 }
 
+/// A node that can be reached.
+#[derive(Debug)]
+struct Listener {
+    service: Arc<dyn Service>,
+    /// Connections to it break when this is dropped, as when a process ends.
+    connections: watch::Sender<()>,
+}
+
 impl Wires {
     /// Those of one node.
     pub fn of(&self, node: NodeId) -> Self {
@@ -39,14 +47,23 @@ impl Wires {
     }
 
     fn reach(&self, address: &str) -> Result<Arc<dyn Service>, LinkError> {
+        self.connect(address).map(|(service, _)| service)
+    }
+
+    /// Whoever listens there, and what ends with it.
+    fn connect(&self, address: &str) -> Result<(Arc<dyn Service>, watch::Receiver<()>), LinkError> {
         let isolated = self.isolated.lock().unwrap();
         let is_cut = isolated.contains(address) || isolated.contains(&self.own);
         let services = self.services.lock().unwrap();
-        let service = services.get(address).filter(|_| !is_cut);
-        service.cloned().ok_or_else(|| LinkError::Unreachable {
+        let listener = services.get(address).filter(|_| !is_cut);
+        let listener = listener.ok_or_else(|| LinkError::Unreachable {
             address: address.to_owned(),
             reason: "nobody listens".to_owned(),
-        })
+        })?;
+        Ok((
+            Arc::clone(&listener.service),
+            listener.connections.subscribe(),
+        ))
     }
 
     /// This node neither reaches another nor is reached.
@@ -86,11 +103,15 @@ impl Wires {
 
     /// This node can be reached.
     pub fn serve(&self, node: NodeId, service: Arc<dyn Service>) {
+        let listener = Listener {
+            service,
+            connections: watch::Sender::new(()),
+        };
         let mut services = self.services.lock().unwrap();
-        services.insert(raft_address(node), service);
+        services.insert(raft_address(node), listener);
     }
 
-    /// Nobody reaches this node any more.
+    /// Nobody reaches this node any more, and its connections break.
     pub fn cut(&self, node: NodeId) {
         self.services.lock().unwrap().remove(&raft_address(node));
     }
@@ -148,7 +169,7 @@ impl Link for Wire {
                 let is_lost = sender.wires.is_mute();
                 std::future::ready(!is_lost && sender.wires.reach(&sender.address).is_ok())
             });
-            let service = wire.wires.reach(&wire.address)?;
+            let (service, mut connection) = wire.wires.connect(&wire.address)?;
             let frames = match carries {
                 Carries::Appends => frames.boxed(),
                 Carries::Relay => held(frames.boxed(), wire.wires.holds_relays.clone()),
@@ -159,6 +180,10 @@ impl Link for Wire {
             let answers = answers.map(move |answer| {
                 wire.wires.reach(&wire.address)?;
                 answer.map_err(|refused| wire.broken(refused.reason))
+            });
+            let answers = answers.take_until(async move {
+                // Nothing is ever sent: it ends with the listener.
+                let _ = connection.changed().await;
             });
             Ok(match carries {
                 Carries::Appends => answers.boxed(),
