@@ -278,42 +278,45 @@ pub fn next_timer(state: &dyn Read) -> Result<Option<u64>, Fault> {
         .map(|timer| timer.due_us))
 }
 
-/// What answers a query: the module in force, its limits, and the input of `quorate_query`.
+/// What answers queries over one view: the module in force and its limits.
 #[derive(Debug, Clone)]
-pub struct Query {
+pub struct Queried {
     /// The module in force.
     pub module: ModuleHash,
     /// The replicated limits.
     pub limits: Limits,
-    /// The input.
-    pub input: Vec<u8>,
+    header: Header,
 }
 
-/// Prepares a query over `state`, whose newest entry is `index`. `None` if no module is in force.
-///
-/// # Errors
-/// A [`Fault`].
-pub fn prepare(
-    state: &dyn Read,
-    index: u64,
-    session: Option<SessionId>,
-    payload: &[u8],
-) -> Result<Option<Query>, Fault> {
-    let Some(active) = active_module(state)? else {
-        return Ok(None);
-    };
-    let header = Header {
-        time_us: meta(state)?.time_us,
-        index,
-        session,
-        ..Header::default()
-    };
-    let input = input(&header, tag::QUERY, |input| {
-        input.extend_from_slice(payload)
-    });
-    Ok(Some(Query {
-        module: active.hash,
-        limits: limits(state)?,
-        input,
-    }))
+impl Queried {
+    /// Over `state`, whose newest entry is `index`. `None` if no module is in force.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    pub fn of(state: &dyn Read, index: u64) -> Result<Option<Self>, Fault> {
+        let Some(active) = active_module(state)? else {
+            return Ok(None);
+        };
+        let header = Header {
+            time_us: meta(state)?.time_us,
+            index,
+            ..Header::default()
+        };
+        Ok(Some(Self {
+            module: active.hash,
+            limits: limits(state)?,
+            header,
+        }))
+    }
+
+    /// The input of `quorate_query` for a query with this payload.
+    pub fn input(&self, session: Option<SessionId>, payload: &[u8]) -> Vec<u8> {
+        let header = Header {
+            session,
+            ..self.header
+        };
+        input(&header, tag::QUERY, |input| {
+            input.extend_from_slice(payload)
+        })
+    }
 }

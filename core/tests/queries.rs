@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_core::context::{Access, CallError, Context};
 use quorate_core::module::{ModuleLimits, Modules, Trap};
-use quorate_core::query::{self, HEADER_BYTES, tag};
+use quorate_core::query::{self, HEADER_BYTES, Queried, tag};
 use quorate_core::state::{Order, Visit};
 
 use crate::support::*;
@@ -96,10 +96,11 @@ fn effect_that_cannot_be_decoded_is_a_bad_argument() {
 #[test]
 fn query_is_told_the_time_and_index_of_what_it_reads() {
     let machine = in_use();
-    let prepared = query::prepare(&*machine.state, machine.index, Some(id(1)), b"payload");
-    let prepared = prepared.unwrap().unwrap();
-    assert_eq!(prepared.module, Machine::first_module().hash());
-    let (header, payload) = prepared.input.split_at(HEADER_BYTES);
+    let queried = Queried::of(&*machine.state, machine.index);
+    let queried = queried.unwrap().unwrap();
+    assert_eq!(queried.module, Machine::first_module().hash());
+    let input = queried.input(Some(id(1)), b"payload");
+    let (header, payload) = input.split_at(HEADER_BYTES);
     assert_eq!(payload, b"payload");
     assert_eq!(header[..8], Machine::time_us(machine.index).to_le_bytes());
     assert_eq!(header[8..16], machine.index.to_le_bytes());
@@ -107,11 +108,7 @@ fn query_is_told_the_time_and_index_of_what_it_reads() {
     assert_eq!(header[36..54], [&[1; 16][..], &[1, tag::QUERY]].concat());
     assert_eq!(header[54..], [0; 8]);
     let empty = Machine::empty();
-    assert!(
-        query::prepare(&*empty.state, 0, None, b"")
-            .unwrap()
-            .is_none()
-    );
+    assert!(Queried::of(&*empty.state, 0).unwrap().is_none());
 }
 
 #[test]

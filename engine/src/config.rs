@@ -18,6 +18,9 @@ pub const LEVEL: u32 = 1;
 pub const WASM_STACK_BYTES: usize = 2 << 20;
 /// Native stack that a call needs in all: the guest's, and the host's functions below it.
 pub const CALL_STACK_BYTES: usize = WASM_STACK_BYTES + (1 << 20);
+/// Stack that threads which call modules should have, in bytes: enough for a call and all that is
+/// above it. A call on a thread with less runs on a thread made for it.
+pub const THREAD_STACK_BYTES: usize = 16 << 20;
 /// Largest guest memory that any setting of a cluster can allow, in bytes.
 pub const MEMORY_BYTES_CEILING: u64 = 1 << 30;
 /// Most elements of a module's table.

@@ -1,12 +1,12 @@
 //! Loads modules, makes instances of them, and answers queries.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_core::context::Context;
 use quorate_core::module::{
-    Export, Instance, Manifest, ModuleHash, ModuleLimits, Modules, Ran, Rejected, Trap,
+    Export, Instance, Manifest, ModuleHash, ModuleLimits, Modules, Ran, Rejected,
 };
 use quorate_core::state::Fault;
 use sha2::{Digest, Sha256};
@@ -18,6 +18,7 @@ use crate::guest::{Guest, Metering};
 use crate::instance::WasmInstance;
 use crate::loaded::{Loaded, Shelf};
 use crate::program::Program;
+use crate::queries::{Queries, Running};
 use crate::{admission, config, imports};
 
 /// How large an [`Engine`] may get. Nothing here changes what a module does.
@@ -182,6 +183,24 @@ impl Engine {
         self.queries.engine.increment_epoch();
     }
 
+    /// Queries of a loaded module, one after the other; together one of [`Config::queries_max`].
+    ///
+    /// # Errors
+    /// As [`QueryError`] says.
+    pub fn queries(
+        &self,
+        hash: ModuleHash,
+        limits: &ModuleLimits,
+    ) -> Result<Queries<'_>, QueryError> {
+        let running = Running::begin(&self.queries_running, self.queries_max)?;
+        let program = lock(&self.shelf)
+            .get(hash)
+            .map(|loaded| loaded.queries.clone())
+            .ok_or_else(|| not_loaded(hash))?;
+        let guest = self.guest(hash, limits, Metering::Deadline);
+        Ok(Queries::new(running, program, guest))
+    }
+
     /// Calls `quorate_query` of a loaded module with `input` (docs/module-abi.md), in a fresh
     /// instance. After `ticks` of [`Engine::advance_epoch`] the outcome is
     /// [`Trap::Deadline`].
@@ -267,22 +286,8 @@ impl Engine {
         context: &mut Context,
         ticks: u64,
     ) -> Result<Ran, QueryError> {
-        let _running = Running::begin(&self.queries_running, self.queries_max)?;
-        let program = lock(&self.shelf)
-            .get(hash)
-            .map(|loaded| loaded.queries.clone())
-            .ok_or_else(|| not_loaded(hash))?;
-        let Some(program) = program else {
-            return Ok(Ran {
-                outcome: Err(Trap::NoSuchExport),
-                fuel: 0,
-                spent: true,
-            });
-        };
-        let mut instance =
-            WasmInstance::new(program, self.guest(hash, limits, Metering::Deadline))?;
-        instance.set_deadline(ticks);
-        Ok(instance.call(export, input, 0, context)?)
+        let mut queries = self.queries(hash, limits)?;
+        Ok(queries.call_export(export, input, context, ticks)?)
     }
 
     fn guest(&self, hash: ModuleHash, limits: &ModuleLimits, metering: Metering) -> Guest {
@@ -418,25 +423,6 @@ impl Modules for Engine {
             .ok_or_else(|| not_loaded(hash))?;
         let guest = self.guest(hash, limits, Metering::Fuel);
         Ok(Box::new(WasmInstance::new(program, guest)?))
-    }
-}
-
-/// One of the queries that run.
-struct Running<'a>(&'a AtomicU32);
-
-impl<'a> Running<'a> {
-    fn begin(running: &'a AtomicU32, queries_max: u32) -> Result<Self, QueryError> {
-        let one_more = |count| (count < queries_max).then_some(count + 1);
-        match running.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
-            Ok(_) => Ok(Self(running)),
-            Err(_) => Err(QueryError::Busy { queries_max }),
-        }
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

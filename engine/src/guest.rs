@@ -52,6 +52,13 @@ impl Guest {
         }
     }
 
+    /// That of another instance of the same module.
+    pub(crate) fn another(&self) -> Self {
+        let diagnostics = Arc::clone(&self.diagnostics);
+        let memory_bytes_max = self.memory_bytes_max as u64;
+        Self::new(self.module, memory_bytes_max, self.metering, diagnostics)
+    }
+
     /// Whether this instance may log another line; counts it.
     pub(crate) fn takes_log_line(&mut self) -> bool {
         self.log_lines += 1;

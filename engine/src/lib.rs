@@ -19,6 +19,7 @@ mod imports;
 mod instance;
 mod loaded;
 mod program;
+mod queries;
 mod stack;
 
 pub use admission::{
@@ -29,10 +30,11 @@ pub use admission::{
 pub use cache::{CODE_BYTES_MAX, CodeCache, CodeKey, EngineKey, FileCache};
 pub use config::{
     CALL_STACK_BYTES, INSTANCES_MAX, LEVEL, MEMORY_BYTES_CEILING, TABLE_ELEMENTS_MAX,
-    WASM_STACK_BYTES,
+    THREAD_STACK_BYTES, WASM_STACK_BYTES,
 };
 pub use diagnostics::{
     Diagnostic, Diagnostics, LOG_LINES_MAX, LogLevel, TEXT_BYTES_MAX, TracingDiagnostics,
 };
 pub use engine::{Config, Engine, PayloadKind, QueryError};
 pub use instance::{PAYLOAD_JSON_BYTES_MAX, SPENT_GROWTH_BYTES};
+pub use queries::Queries;

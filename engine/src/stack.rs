@@ -15,8 +15,6 @@ use quorate_core::state::Fault;
 
 use crate::config;
 
-/// Stack of a thread that is made for one call.
-const THREAD_STACK_BYTES: usize = 16 << 20;
 /// What the main thread's stack may grow to if the system does not say.
 const MAIN_STACK_BYTES: usize = 8 << 20;
 
@@ -35,7 +33,7 @@ pub(crate) fn with_room<T: Send>(call: impl FnOnce() -> T + Send) -> Result<T, F
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name("guest-call".into())
-            .stack_size(THREAD_STACK_BYTES)
+            .stack_size(config::THREAD_STACK_BYTES)
             .spawn_scoped(scope, call)
             .map_err(|error| Fault::new(format!("make a thread for a guest's call: {error}")))?;
         Ok(thread

@@ -11,3 +11,6 @@ pub mod metrics;
 pub mod node;
 pub mod queries;
 pub mod store;
+
+/// Stack of the threads of a runtime that nodes run on, in bytes: they run queries.
+pub use quorate_engine::THREAD_STACK_BYTES;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_core::context::{Access, Context};
 use quorate_core::module::{Modules, Outcome as Returned, Trap};
-use quorate_core::query;
+use quorate_core::query::{self, Queried};
 use quorate_core::state::{Fault, Read};
 use quorate_engine::{Engine, PayloadKind, QueryError};
 use quorate_protocol::SessionId;
@@ -53,57 +53,42 @@ impl Queries {
         Self { engine, failure }
     }
 
-    /// Answers a query over `view`, whose newest entry is `index`. Blocks.
-    pub fn run(
-        &self,
-        view: &Arc<dyn Read>,
-        index: u64,
-        session: Option<SessionId>,
-        payload: &[u8],
-    ) -> Outcome {
-        match self.try_run(view, index, session, payload) {
-            Ok(outcome) => outcome,
-            Err(fault) => {
-                self.failure.set(fault);
-                Outcome::Unknown
-            }
+    /// Queries over `view`, whose newest entry is `index`, to be answered one after the other. Blocks.
+    pub fn over(&self, view: &Arc<dyn Read>, index: u64) -> Lot<'_> {
+        let asking = self.begin(view, index);
+        Lot {
+            runner: self,
+            asking,
         }
     }
 
-    fn try_run(
-        &self,
-        view: &Arc<dyn Read>,
-        index: u64,
-        session: Option<SessionId>,
-        payload: &[u8],
-    ) -> Result<Outcome, Fault> {
-        let Some(query) = query::prepare(&**view, index, session, payload)? else {
-            return Ok(Outcome::NoModule);
-        };
-        if !self.engine.is_loaded(query.module) {
-            query::load_module(&**view, &*self.engine, query.module)?;
-        }
-        let limits = &query.limits.module;
-        let mut context = Context::new(Arc::clone(view), Access::Reads, limits.clone());
-        let ran = self.engine.call_query(
-            query.module,
-            limits,
-            &query.input,
-            &mut context,
-            DEADLINE_TICKS,
-        );
-        Ok(match ran {
-            Ok(ran) => match ran.outcome {
-                Ok(Returned::Success(payload)) => Outcome::Success { payload },
-                Ok(Returned::ApplicationError { code, payload }) => {
-                    Outcome::ApplicationError { code, payload }
-                }
-                Err(trap) => Outcome::Trapped { code: trap as u8 },
-            },
-            Err(QueryError::Fault(fault)) => return Err(fault),
-            Err(_) => Outcome::Overloaded {
+    fn failed(&self, fault: Fault) -> Outcome {
+        self.failure.set(fault);
+        Outcome::Unknown
+    }
+
+    fn begin(&self, view: &Arc<dyn Read>, index: u64) -> Result<Asking<'_>, Outcome> {
+        let begun = Queried::of(&**view, index).and_then(|queried| {
+            if let Some(queried) = &queried
+                && !self.engine.is_loaded(queried.module)
+            {
+                query::load_module(&**view, &*self.engine, queried.module)?;
+            }
+            Ok(queried)
+        });
+        let queried = begun.map_err(|fault| self.failed(fault))?;
+        let queried = queried.ok_or(Outcome::NoModule)?;
+        let queries = self.engine.queries(queried.module, &queried.limits.module);
+        let queries = queries.map_err(|error| match error {
+            QueryError::Fault(fault) => self.failed(fault),
+            _ => Outcome::Overloaded {
                 retry_after_ms: RETRY_AFTER_MS,
             },
+        })?;
+        Ok(Asking {
+            view: Arc::clone(view),
+            queried,
+            queries,
         })
     }
 
@@ -167,5 +152,49 @@ impl Queries {
             Err(Trap::NoSuchExport) => Err(ViewError::NotOffered),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }
+    }
+}
+
+/// Queries over one view.
+#[derive(Debug)]
+pub struct Lot<'a> {
+    runner: &'a Queries,
+    /// Otherwise the outcome of them all.
+    asking: Result<Asking<'a>, Outcome>,
+}
+
+#[derive(Debug)]
+struct Asking<'a> {
+    view: Arc<dyn Read>,
+    queried: Queried,
+    queries: quorate_engine::Queries<'a>,
+}
+
+impl Lot<'_> {
+    /// Answers one. Blocks.
+    pub fn answer(&mut self, session: Option<SessionId>, payload: &[u8]) -> Outcome {
+        let runner = self.runner;
+        match &mut self.asking {
+            Ok(asking) => asking
+                .answer(session, payload)
+                .unwrap_or_else(|fault| runner.failed(fault)),
+            Err(outcome) => outcome.clone(),
+        }
+    }
+}
+
+impl Asking<'_> {
+    fn answer(&mut self, session: Option<SessionId>, payload: &[u8]) -> Result<Outcome, Fault> {
+        let limits = self.queried.limits.module.clone();
+        let mut context = Context::new(Arc::clone(&self.view), Access::Reads, limits);
+        let input = self.queried.input(session, payload);
+        let ran = self.queries.call(&input, &mut context, DEADLINE_TICKS)?;
+        Ok(match ran.outcome {
+            Ok(Returned::Success(payload)) => Outcome::Success { payload },
+            Ok(Returned::ApplicationError { code, payload }) => {
+                Outcome::ApplicationError { code, payload }
+            }
+            Err(trap) => Outcome::Trapped { code: trap as u8 },
+        })
     }
 }

@@ -42,9 +42,10 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
     })
 }
 
-/// A runtime for nodes.
+/// A runtime for nodes. Its threads run queries.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Box<Failure>> {
     tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(quorate_host::THREAD_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|error| Failure::host(format!("cannot start: {error}")))

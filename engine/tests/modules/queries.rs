@@ -183,3 +183,77 @@ fn more_queries_than_allowed_are_busy() {
             .is_ok()
     );
 }
+
+/// Answers how often its instance was asked, and traps when that is more than `times`.
+fn counting(times: u32) -> String {
+    let query = format!(
+        "(global $asked (mut i32) (i32.const 0))
+         (func (export \"quorate_query\") (param i32 i32) (result i64)
+             (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
+             (if (i32.gt_u (global.get $asked) (i32.const {times})) (then (unreachable)))
+             (i32.store8 (i32.const 17) (global.get $asked))
+             {})",
+        pair(16, 2)
+    );
+    module(&format!("{} {query}", apply_function("(i64.const 0)")))
+}
+
+/// What three queries, one after the other, are answered.
+fn three(module: &str) -> Vec<Vec<u8>> {
+    let hash = load(&ENGINE, module);
+    let mut queries = ENGINE.queries(hash, &ModuleLimits::default()).unwrap();
+    let mut ask = || queries.call(b"", &mut reads(), 1_000).unwrap();
+    (0..3).map(|_| response(&ask()).to_vec()).collect()
+}
+
+#[test]
+fn queries_one_after_the_other_share_an_instance() {
+    assert_eq!(three(&counting(100)), [[1], [2], [3]]);
+}
+
+/// The rule for the operations of an entry: neighbours decide nothing.
+#[test]
+fn query_that_traps_in_a_used_instance_is_asked_again_in_a_fresh_one() {
+    assert_eq!(three(&counting(1)), [[1], [1], [1]]);
+    assert_eq!(three(&counting(2)), [[1], [2], [1]]);
+    let hash = load(&ENGINE, &counting(0));
+    let mut queries = ENGINE.queries(hash, &ModuleLimits::default()).unwrap();
+    for _ in 0..2 {
+        let ran = queries.call(b"", &mut reads(), 1_000).unwrap();
+        assert_eq!(ran.outcome, Err(Trap::Wasm));
+    }
+}
+
+#[test]
+fn query_whose_time_is_up_is_not_asked_again() {
+    let hash = load(&ENGINE, &counting(100));
+    let mut queries = ENGINE.queries(hash, &ModuleLimits::default()).unwrap();
+    assert!(
+        queries
+            .call(b"", &mut reads(), 1_000)
+            .unwrap()
+            .outcome
+            .is_ok()
+    );
+    ENGINE.advance_epoch();
+    let late = queries.call(b"", &mut reads(), 0).unwrap();
+    assert_eq!(late.outcome, Err(Trap::Deadline));
+    let next = queries.call(b"", &mut reads(), 1_000).unwrap();
+    assert_eq!(response(&next), [1]);
+}
+
+#[test]
+fn queries_are_one_of_as_many_as_allowed() {
+    let config = Config {
+        queries_max: 1,
+        ..Config::default()
+    };
+    let engine = Engine::new(config).unwrap();
+    let hash = load(&engine, &counting(1));
+    let limits = ModuleLimits::default();
+    let queries = engine.queries(hash, &limits).unwrap();
+    let busy = engine.queries(hash, &limits).map(drop);
+    assert_eq!(busy, Err(QueryError::Busy { queries_max: 1 }));
+    drop(queries);
+    assert!(engine.queries(hash, &limits).is_ok());
+}

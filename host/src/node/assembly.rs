@@ -12,7 +12,7 @@ use quorate_engine::Engine;
 use tokio::sync::mpsc;
 
 use super::raft_config::raft_config;
-use super::replay::{MODULE_STACK_BYTES, replay};
+use super::replay::replay;
 use super::stores::Stores;
 pub use super::timing::Timing;
 use super::{formation, housekeeping, restored};
@@ -273,7 +273,8 @@ impl Assembly {
         );
         let (machine, apply_loop, applying) =
             Machine::new(applier, log.clone(), Arc::clone(&failure));
-        let mut tasks = vec![driver.thread("quorate-apply", MODULE_STACK_BYTES, apply_loop)?];
+        let mut tasks =
+            vec![driver.thread("quorate-apply", crate::THREAD_STACK_BYTES, apply_loop)?];
         let config = raft_config(&settings.cluster_name, &settings.timing)?;
         let raft = openraft::Raft::new(settings.node, config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Raft(error.to_string()))?;

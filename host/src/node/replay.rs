@@ -8,13 +8,11 @@ use quorate_core::state::Fault;
 use tokio::sync::oneshot;
 
 use super::assembly::Error;
+use crate::THREAD_STACK_BYTES;
 use crate::consensus::machine::Applier;
 use crate::drive::Driver;
 use crate::store::log::LogStore;
 use crate::store::state::StateStore;
-
-/// Stack of the threads that run modules.
-pub(super) const MODULE_STACK_BYTES: usize = 16 << 20;
 
 /// Loads the module in force and applies what was committed, in pieces, so that openraft has nothing
 /// left to replay.
@@ -49,7 +47,7 @@ pub(super) async fn replay(
         // The assembly may have been dropped while it started.
         let _ = ended.send(result.await);
     };
-    let running = driver.thread("quorate-replay", MODULE_STACK_BYTES, replaying)?;
+    let running = driver.thread("quorate-replay", THREAD_STACK_BYTES, replaying)?;
     let replayed = end
         .await
         .unwrap_or_else(|_| Err(Fault::new("replay panicked")));
