@@ -548,7 +548,6 @@ impl Client {
     /// # let client = Client::builder(cluster.endpoints()).connect().await?;
     /// client.close().await?;
     /// assert!(client.call_bytes(kv::set("a", "1")).await.is_err());
-    /// # client.close().await?;
     /// # Ok(())
     /// # }
     /// ```

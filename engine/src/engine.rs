@@ -28,7 +28,7 @@ pub struct Config {
     /// longest must be loaded again. Several tens of MiB each.
     pub modules_max: usize,
     /// Most queries at once, 1 to 1000; further ones are refused as [`QueryError::Busy`]. Each may
-    /// take a guest memory.
+    /// take a guest memory; those of one [`Queries`] count as one.
     pub queries_max: u32,
 }
 

@@ -82,40 +82,31 @@ impl<'a> Queries<'a> {
         context: &mut Context,
         ticks: u64,
     ) -> Result<Ran, Fault> {
-        let is_shared = self.instance.is_some();
-        let ran = self.attempt(export, input, context, ticks)?;
-        match ran.outcome {
-            // One that ran out of time would only do so again.
-            Err(trap) if is_shared && trap != Trap::Deadline => {
-                self.attempt(export, input, context, ticks)
-            }
-            _ => Ok(ran),
-        }
-    }
-
-    fn attempt(
-        &mut self,
-        export: Export,
-        input: &[u8],
-        context: &mut Context,
-        ticks: u64,
-    ) -> Result<Ran, Fault> {
-        let mut instance = match (self.instance.take(), &self.program) {
-            (Some(instance), _) => instance,
-            (None, Some(program)) => WasmInstance::new(Arc::clone(program), self.guest.another())?,
-            (None, None) => {
-                return Ok(Ran {
-                    outcome: Err(Trap::NoSuchExport),
-                    fuel: 0,
-                    spent: true,
-                });
-            }
+        let Some(program) = &self.program else {
+            return Ok(Ran {
+                outcome: Err(Trap::NoSuchExport),
+                fuel: 0,
+                spent: true,
+            });
         };
-        instance.set_deadline(ticks);
-        let ran = instance.call(export, input, 0, context)?;
-        if !ran.spent {
-            self.instance = Some(instance);
+        loop {
+            let shared = self.instance.take();
+            let is_shared = shared.is_some();
+            let mut instance = match shared {
+                Some(instance) => instance,
+                None => WasmInstance::new(Arc::clone(program), self.guest.another())?,
+            };
+            instance.set_deadline(ticks);
+            let ran = instance.call(export, input, 0, context)?;
+            if !ran.spent {
+                self.instance = Some(instance);
+            }
+            match ran.outcome {
+                // An instance that trapped is spent: the next one is fresh. A query that ran out of
+                // time would only do so again.
+                Err(trap) if is_shared && trap != Trap::Deadline => {}
+                _ => return Ok(ran),
+            }
         }
-        Ok(ran)
     }
 }

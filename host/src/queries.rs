@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::context::{Access, Context};
-use quorate_core::module::{Modules, Outcome as Returned, Trap};
+use quorate_core::module::{ModuleHash, Modules, Outcome as Returned, Trap};
 use quorate_core::query::{self, Queried};
 use quorate_core::state::{Fault, Read};
 use quorate_engine::{Engine, PayloadKind, QueryError};
@@ -62,6 +62,13 @@ impl Queries {
         }
     }
 
+    fn load(&self, view: &Arc<dyn Read>, module: ModuleHash) -> Result<(), Fault> {
+        if !self.engine.is_loaded(module) {
+            query::load_module(&**view, &*self.engine, module)?;
+        }
+        Ok(())
+    }
+
     fn failed(&self, fault: Fault) -> Outcome {
         self.failure.set(fault);
         Outcome::Unknown
@@ -69,10 +76,8 @@ impl Queries {
 
     fn begin(&self, view: &Arc<dyn Read>, index: u64) -> Result<Asking<'_>, Outcome> {
         let begun = Queried::of(&**view, index).and_then(|queried| {
-            if let Some(queried) = &queried
-                && !self.engine.is_loaded(queried.module)
-            {
-                query::load_module(&**view, &*self.engine, queried.module)?;
+            if let Some(queried) = &queried {
+                self.load(view, queried.module)?;
             }
             Ok(queried)
         });
@@ -130,15 +135,13 @@ impl Queries {
         &self,
         view: &Arc<dyn Read>,
         call: impl FnOnce(
-            quorate_core::module::ModuleHash,
+            ModuleHash,
             &quorate_core::module::ModuleLimits,
         ) -> Result<quorate_core::module::Ran, QueryError>,
     ) -> Result<Vec<u8>, ViewError> {
         let active = query::active_module(&**view)?;
         let active = active.ok_or(ViewError::NoModule)?;
-        if !self.engine.is_loaded(active.hash) {
-            query::load_module(&**view, &*self.engine, active.hash)?;
-        }
+        self.load(view, active.hash)?;
         let limits = query::limits(&**view)?;
         let ran = call(active.hash, &limits.module).map_err(|error| match error {
             QueryError::Fault(fault) => ViewError::Fault(fault),

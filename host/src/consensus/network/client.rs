@@ -59,9 +59,7 @@ impl Network {
             acknowledged,
         }
     }
-}
 
-impl Network {
     fn client(&self, target: NodeId, node: &Member, appends: Appends) -> PeerNetwork {
         PeerNetwork {
             network: self.clone(),
