@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use quorate_protocol::NodeId;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -134,13 +134,19 @@ impl Cluster {
     /// Waits until a node says that it can serve, or would if it led.
     ///
     /// # Errors
-    /// It does not in time.
-    pub async fn wait_until_ready(&self, id: NodeId) -> Result<()> {
-        let admin = self.node(id).admin;
-        wait_for("the node is ready", async || {
-            matches!(http::get(admin, "/readyz").await, Ok((200, _))).then_some(())
-        })
-        .await
+    /// It does not in time, or does not run.
+    pub async fn wait_until_ready(&mut self, id: NodeId) -> Result<()> {
+        let node = self.node_mut(id);
+        let outcome = wait_for("the node is ready", async || {
+            if !node.is_running() {
+                return Some(Err(node.said()));
+            }
+            let answer = http::get(node.admin, "/readyz").await;
+            matches!(answer, Ok((200, _))).then_some(Ok(()))
+        });
+        outcome
+            .await?
+            .map_err(|said| anyhow!("node {id} does not run: {said}"))
     }
 
     /// Ids of all nodes.
@@ -232,6 +238,28 @@ impl Cluster {
     /// It does not run.
     pub fn kill_node(&mut self, id: NodeId) -> Result<()> {
         self.node_mut(id).kill()
+    }
+
+    /// Stops a node with SIGSTOP; returns when each of its threads stands still, so that it has nothing
+    /// under way at its disk.
+    ///
+    /// # Errors
+    /// It does not run, or does not come to a stand.
+    pub async fn hold_node(&mut self, id: NodeId) -> Result<()> {
+        let node = self.node_mut(id);
+        node.hold()?;
+        wait_for("the node stands still", async || {
+            matches!(node.is_held(), Ok(true)).then_some(())
+        })
+        .await
+    }
+
+    /// Lets a node go on that [`Cluster::hold_node`] stopped.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn release_node(&mut self, id: NodeId) -> Result<()> {
+        self.node_mut(id).release()
     }
 
     /// Asks a node to end, with SIGTERM, and waits until it has.

@@ -180,6 +180,30 @@ impl Node {
         Ok(kill_process(self.pid()?, Signal::TERM)?)
     }
 
+    /// SIGSTOP: it runs no more until [`Node::release`].
+    pub(crate) fn hold(&mut self) -> Result<()> {
+        Ok(kill_process(self.pid()?, Signal::STOP)?)
+    }
+
+    /// Whether each of its threads stands still. One inside a call of the operating system, such as an
+    /// fsync, does so only when that has returned.
+    pub(crate) fn is_held(&self) -> Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process_id()?))? {
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            // The name, in parentheses, may hold blanks; the state follows it.
+            let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
+            if !fields.trim_start().starts_with('T') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        Ok(kill_process(self.pid()?, Signal::CONT)?)
+    }
+
     /// Open sockets of the process.
     pub(crate) fn open_sockets(&self) -> Result<usize> {
         crate::sockets::open(self.process_id()?)
