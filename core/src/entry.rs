@@ -158,6 +158,11 @@ pub enum Operation {
         /// For `init` or `migrate`.
         argument: Vec<u8>,
     },
+    /// Goes on with a migration in steps.
+    MigrationStep {
+        /// The step that is next; of any other one this is a no-op.
+        number: u32,
+    },
     /// Replaces the replicated limits.
     SetLimits(Limits),
     /// Raises the levels.
@@ -229,6 +234,7 @@ impl Operation {
         matches!(
             self,
             Self::Activate { .. }
+                | Self::MigrationStep { .. }
                 | Self::SetLimits(_)
                 | Self::RaiseLevels { .. }
                 | Self::Checkpoint
@@ -350,6 +356,9 @@ impl Operation {
             Self::RemoveModule { hash } => {
                 out.u8(15).raw(&hash.0);
             }
+            Self::MigrationStep { number } => {
+                out.u8(20).u32(*number);
+            }
         }
     }
 
@@ -431,6 +440,9 @@ impl Operation {
             },
             15 => Self::RemoveModule {
                 hash: ModuleHash(input.array()?),
+            },
+            20 => Self::MigrationStep {
+                number: input.u32()?,
             },
             other => {
                 return Err(DecodeError::Unknown {

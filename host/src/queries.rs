@@ -84,7 +84,8 @@ impl Queries {
             query::load_module(&**view, &*self.engine, query.module)?;
         }
         let limits = &query.limits.module;
-        let mut context = Context::new(Arc::clone(view), Access::Reads, limits.clone());
+        let visible = query::visible(Arc::clone(view))?;
+        let mut context = Context::new(visible, Access::Reads, limits.clone());
         let ran = self.engine.call_query(
             query.module,
             limits,
@@ -98,6 +99,10 @@ impl Queries {
                 Ok(Returned::ApplicationError { code, payload }) => {
                     Outcome::ApplicationError { code, payload }
                 }
+                // Only a migration has steps; the engine has seen to that.
+                Ok(Returned::More(_)) => Outcome::Trapped {
+                    code: Trap::BadOutcome as u8,
+                },
                 Err(trap) => Outcome::Trapped { code: trap as u8 },
             },
             Err(QueryError::Fault(fault)) => return Err(fault),
@@ -165,6 +170,7 @@ impl Queries {
                 String::from_utf8_lossy(&payload).into_owned(),
             )),
             Err(Trap::NoSuchExport) => Err(ViewError::NotOffered),
+            Ok(Returned::More(_)) => Err(ViewError::Refused(Trap::BadOutcome.slug().to_owned())),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }
     }

@@ -164,6 +164,7 @@ impl Applier {
         let writes = std::mem::take(&mut applied.writes);
         self.state.commit(position, writes, None);
         self.recent.push(applied.index, applied.hash);
+        self.recent.migrates(applied.migration_step);
     }
 
     /// Says on every node, not only on the one that proposed it, what became of a module.
@@ -173,6 +174,10 @@ impl Applier {
                 OperationResult::Activated { hash } => {
                     tracing::info!(index = applied.index, module = %hash, "a module is in force");
                     self.recent.first_module(None);
+                    continue;
+                }
+                OperationResult::Stepped { next } => {
+                    tracing::debug!(index = applied.index, ?next, "a migration goes on");
                     continue;
                 }
                 // Another leader was faster.

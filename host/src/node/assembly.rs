@@ -31,6 +31,7 @@ use crate::gateway::edge::{Edge, EdgeEvent};
 use crate::gateway::{self, Gateway};
 use crate::genesis::Genesis;
 use crate::metrics::Metrics;
+use crate::migration;
 use crate::queries::Queries;
 use crate::store::disk::Disk;
 use crate::store::log::{self, LogStore};
@@ -324,6 +325,13 @@ impl Assembly {
             apply_lag_max: settings.tuning.apply_lag_max,
         }));
         tasks.push(driver.task(gateway.run(events, asks)));
+        tasks.push(driver.task(migration::keep_going(migration::Steps {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            state: state.clone(),
+            reserve: reserve.clone(),
+            recent: Arc::clone(&recent),
+        })));
         tasks.push(driver.task(formation::form(formation::Formation {
             driver: driver.clone(),
             consensus: consensus.clone(),
