@@ -34,6 +34,7 @@ mod formation;
 mod guest_log;
 mod housekeeping;
 pub mod keeper;
+mod limits;
 mod raft_config;
 mod repair;
 mod replay;

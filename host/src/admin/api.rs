@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::limits::{LimitChanges, LimitsError, LimitsInForce};
 use super::repair::{Poison, Skip, SkipRefused};
 use super::sessions::{Session, SessionError, SessionPage};
 use crate::metrics::Metrics;
@@ -47,6 +48,15 @@ pub trait AdminSource: Send + Sync + 'static {
 
     /// Closes a session; returns once it has ended.
     fn close_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), SessionError>>;
+
+    /// The replicated limits in force.
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>>;
+
+    /// Sets limits; returns once they are in force.
+    fn set_limits(
+        &self,
+        changes: LimitChanges,
+    ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>>;
 
     /// A payload from JSON, by the module in force, with a deadline of the source's own.
     fn payload_from_json(

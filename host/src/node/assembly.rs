@@ -195,6 +195,8 @@ pub struct Assembly {
     service: Arc<PeerService>,
     gateway: gateway::Handle,
     applying: tokio::sync::Mutex<Ending>,
+    /// Held by whoever changes the replicated limits.
+    pub(super) setting_limits: tokio::sync::Mutex<()>,
     tasks: Mutex<Vec<Running>>,
 }
 
@@ -374,6 +376,7 @@ impl Assembly {
             service,
             gateway: handle,
             applying: tokio::sync::Mutex::new(applying),
+            setting_limits: tokio::sync::Mutex::default(),
             tasks: Mutex::new(tasks),
         })
     }

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
 use super::stores::Stores;
-use super::{repair, sessions};
+use super::{limits, repair, sessions};
 use crate::admin::{
-    AdminSource, Check, Member, ModuleStatus, PayloadKind, Poison, Role, Session, SessionError,
-    SessionPage, Skip, SkipRefused, Status, ViewError, hex,
+    AdminSource, Check, LimitChanges, LimitsError, LimitsInForce, Member, ModuleStatus,
+    PayloadKind, Poison, Role, Session, SessionError, SessionPage, Skip, SkipRefused, Status,
+    ViewError, hex,
 };
 use crate::config::Config;
 use crate::consensus::machine::{self, Recent};
@@ -354,6 +355,25 @@ impl AdminSource for NodeStatus {
             let assembly = self.started_node.get().and_then(Started::assembly);
             let assembly = assembly.ok_or(SessionError::NotRunning)?;
             assembly.close_session(session).await
+        })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        Box::pin(async move {
+            let started = self.started_node.get();
+            let started = started.ok_or(LimitsError::NotRunning)?;
+            limits::in_force(&self.driver, &started.stores.state).await
+        })
+    }
+
+    fn set_limits(
+        &self,
+        changes: LimitChanges,
+    ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        Box::pin(async move {
+            let assembly = self.started_node.get().and_then(Started::assembly);
+            let assembly = assembly.ok_or(LimitsError::NotRunning)?;
+            assembly.set_limits(changes).await
         })
     }
 
