@@ -51,6 +51,9 @@ pub struct Applied {
     pub hash: [u8; 32],
     /// The number of the next step, if a migration in steps is under way: the leader proposes it.
     pub migration_step: Option<u32>,
+    /// The range of keys in which nodes compare what they have stored as of this entry, if it is a
+    /// checkpoint; an empty end is the end of all keys.
+    pub checkpoint: Option<(Vec<u8>, Vec<u8>)>,
     /// For metrics of this node.
     pub stats: Stats,
 }
@@ -149,6 +152,7 @@ struct Applying<'a> {
     active: Option<ActiveModule>,
     /// A migration in steps that is under way.
     migration: Option<Migration>,
+    checkpoint: Option<(Vec<u8>, Vec<u8>)>,
     genesis_done: bool,
     /// Core's own records.
     own: Overlay,
@@ -195,6 +199,7 @@ impl<'a> Applying<'a> {
             limits,
             active: read(&**base, keys::ACTIVE)?,
             migration: read(&**base, keys::MIGRATION)?,
+            checkpoint: None,
             genesis_done: base.get(keys::GENESIS)?.is_some(),
             own: Overlay::new(),
             progress: BTreeMap::new(),
@@ -319,7 +324,7 @@ impl<'a> Applying<'a> {
             Operation::MigrationStep { number } => self.migration_step(*number),
             Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
-            Operation::Checkpoint => Ok(OperationResult::Done),
+            Operation::Checkpoint { start, end } => Ok(self.checkpoint(start, end)),
             Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
             Operation::RemoveModule { hash } => self.remove_module(*hash),
         }
@@ -364,6 +369,17 @@ impl<'a> Applying<'a> {
         };
         self.put(keys::LEVELS.to_vec(), &raised);
         Ok(OperationResult::Done)
+    }
+
+    /// The next leader goes on where this range ends.
+    fn checkpoint(&mut self, start: &[u8], end: &[u8]) -> OperationResult {
+        let key = keys::CHECKPOINT_END.to_vec();
+        match end {
+            [] => self.own.delete(key),
+            end => self.own.put(key, end),
+        }
+        self.checkpoint = Some((start.to_vec(), end.to_vec()));
+        OperationResult::Done
     }
 
     fn mark_genesis(&mut self, genesis: [u8; 32]) -> OperationResult {
@@ -416,6 +432,7 @@ impl<'a> Applying<'a> {
             results,
             notices: self.notices,
             hash: self.meta.hash,
+            checkpoint: self.checkpoint,
             migration_step: self.migration.map(|migration| migration.number),
             stats: self.stats,
         }

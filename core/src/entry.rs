@@ -172,8 +172,13 @@ pub enum Operation {
         /// Of the engine's configuration.
         engine: u32,
     },
-    /// Names the index as one to compare hashes at.
-    Checkpoint,
+    /// Names the index as one at which nodes compare what they have stored, in a range of keys.
+    Checkpoint {
+        /// First key.
+        start: Vec<u8>,
+        /// The key after the last one; empty: to the end of all keys.
+        end: Vec<u8>,
+    },
     /// Genesis is complete: sessions are served from here on.
     GenesisMark {
         /// Hash of the genesis that every node was configured with.
@@ -237,7 +242,7 @@ impl Operation {
                 | Self::MigrationStep { .. }
                 | Self::SetLimits(_)
                 | Self::RaiseLevels { .. }
-                | Self::Checkpoint
+                | Self::Checkpoint { .. }
                 | Self::GenesisMark { .. }
                 | Self::RemoveModule { .. }
         )
@@ -256,6 +261,7 @@ impl Operation {
                 Self::FireTimer { key, .. } => key.len(),
                 Self::ModuleChunk { bytes, .. } => bytes.len(),
                 Self::Activate { argument, .. } => argument.len(),
+                Self::Checkpoint { start, end } => start.len() + end.len(),
                 _ => 0,
             }
     }
@@ -347,8 +353,8 @@ impl Operation {
             Self::RaiseLevels { core, engine } => {
                 out.u8(12).u32(*core).u32(*engine);
             }
-            Self::Checkpoint => {
-                out.u8(13);
+            Self::Checkpoint { start, end } => {
+                out.u8(13).bytes(start).bytes(end);
             }
             Self::GenesisMark { genesis } => {
                 out.u8(14).raw(genesis);
@@ -434,7 +440,10 @@ impl Operation {
                 core: input.u32()?,
                 engine: input.u32()?,
             },
-            13 => Self::Checkpoint,
+            13 => Self::Checkpoint {
+                start: input.bytes()?.to_vec(),
+                end: input.bytes()?.to_vec(),
+            },
             14 => Self::GenesisMark {
                 genesis: input.array()?,
             },

@@ -8,6 +8,7 @@
 //! 04                                 the module in force
 //! 0a                                 a migration in steps that is under way
 //! 0b                                 its argument
+//! 0c                                 where the range of the newest checkpoint ended
 //! 10 session[16]                     profile: what a session was created with
 //! 11 session[16]                     progress: generation, marks, counters
 //! 12 session[16] request u64         cached response
@@ -46,6 +47,9 @@ pub const ACTIVE: &[u8] = &[0x04];
 pub const MIGRATION: &[u8] = &[0x0a];
 /// The argument of that migration; absent if it is empty.
 pub const MIGRATION_ARGUMENT: &[u8] = &[0x0b];
+
+/// Where the range of the newest checkpoint ended; absent if that was the end of all keys.
+pub const CHECKPOINT_END: &[u8] = &[0x0c];
 
 const PROFILE: u8 = 0x10;
 const PROGRESS: u8 = 0x11;

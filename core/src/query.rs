@@ -64,6 +64,16 @@ pub fn migration(state: &dyn Read) -> Result<Option<Migration>, Fault> {
     crate::apply::migration_under_way(state)
 }
 
+/// Where the range of the newest checkpoint ended: the next one begins there. Empty: with the first
+/// key.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn checkpoint_end(state: &dyn Read) -> Result<Vec<u8>, Fault> {
+    let end = state.get(keys::CHECKPOINT_END)?;
+    Ok(end.map_or_else(Vec::new, |end| end.to_vec()))
+}
+
 /// What queries see of `state`: while a migration changes the module's data, the state as it was
 /// before, which the module in force can read.
 ///

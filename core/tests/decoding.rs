@@ -136,7 +136,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         }),
         limits.prop_map(Operation::SetLimits),
         any::<(u32, u32)>().prop_map(|(core, engine)| Operation::RaiseLevels { core, engine }),
-        Just(Operation::Checkpoint),
+        (bytes(), bytes()).prop_map(|(start, end)| Operation::Checkpoint { start, end }),
         any::<[u8; 32]>().prop_map(|genesis| Operation::GenesisMark { genesis }),
         hash().prop_map(|hash| Operation::RemoveModule { hash }),
         any::<u32>().prop_map(|number| Operation::MigrationStep { number }),
@@ -269,5 +269,7 @@ fn chunk_of_a_module_fits_an_entry_with_room() {
         bytes: vec![0; CHUNK_BYTES_MAX],
     };
     assert!(!chunk.is_alone() && chunk.bytes_bound() * 4 < 2 << 20);
-    assert!(Operation::Checkpoint.is_alone() && Operation::SetLimits(Limits::default()).is_alone());
+    let (start, end) = (Vec::new(), Vec::new());
+    let checkpoint = Operation::Checkpoint { start, end };
+    assert!(checkpoint.is_alone() && Operation::SetLimits(Limits::default()).is_alone());
 }

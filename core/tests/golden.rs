@@ -105,7 +105,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("activate", activate(Some(ModuleHash(sequence(0x60))))),
         ("limits", Operation::SetLimits(limits())),
         ("levels", Operation::RaiseLevels { core: 1, engine: 2 }),
-        ("checkpoint", Operation::Checkpoint),
+        ("checkpoint", Operation::Checkpoint { start: b"from".to_vec(), end: b"to".to_vec() }),
         ("genesis", Operation::GenesisMark { genesis: sequence(0x80) }),
         ("remove", Operation::RemoveModule { hash }),
         ("migration-step", Operation::MigrationStep { number: 0x0102_0304 }),
@@ -205,6 +205,7 @@ fn all_keys() -> Vec<(&'static str, Vec<u8>)> {
             "waiting-acknowledgement",
             keys::waiting_acknowledgement(session),
         ),
+        ("checkpoint-end", keys::CHECKPOINT_END.to_vec()),
     ]
 }
 
@@ -259,7 +260,7 @@ fn history_has_its_golden_hash() {
             ])
             .hash,
         machine.apply(vec![acknowledge(1, 1), expire(2, 1)]).hash,
-        machine.apply(vec![Operation::Checkpoint]).hash,
+        machine.apply(vec![checkpoint(b"", b"")]).hash,
     ];
     let names = ["created", "commands", "ended", "checkpoint"];
     let found: Vec<_> = names.into_iter().zip(hashes.map(Vec::from)).collect();

@@ -30,8 +30,8 @@ mod session_routes;
 mod sessions;
 
 pub use api::{
-    AdminSource, ApiError, Check, ErrorBody, HashAt, Member, ModuleStatus, PayloadKind, Role,
-    Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
+    AdminSource, ApiError, Check, CheckpointStatus, ErrorBody, HashAt, Member, ModuleStatus,
+    PayloadKind, Role, Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
 };
 pub use limits::{LimitChanges, LimitInForce, LimitsError, LimitsInForce};
 pub use repair::{Extent, Poison, Skip, SkipRefused};

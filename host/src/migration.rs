@@ -51,7 +51,10 @@ pub(crate) async fn keep_going(steps: Steps) {
 impl Steps {
     /// Whether the step was applied here; one that is not the next any more changes nothing.
     async fn propose(&self, number: u32) -> bool {
-        if self.reserve.is_low() || self.state.room().await.is_err() {
+        if self.recent.checkpoints().forbids_serving()
+            || self.reserve.is_low()
+            || self.state.room().await.is_err()
+        {
             return false;
         }
         let entry = Entry {

@@ -193,6 +193,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         stopped: None,
         poison: None,
+        checkpoint: None,
     }
 }
 

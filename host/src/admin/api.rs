@@ -121,6 +121,21 @@ pub struct Status {
     /// The operation at which its own code panics, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poison: Option<Poison>,
+    /// What comparing the newest checkpoint came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
+}
+
+/// What comparing a checkpoint came to, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CheckpointStatus {
+    /// The checkpoint.
+    #[serde(with = "text")]
+    pub index: u64,
+    /// `agrees`; `undecided`: nodes differ, and no majority has the same; `differs`: a majority has
+    /// something else than this node.
+    pub outcome: String,
 }
 
 /// What a node is to its cluster.

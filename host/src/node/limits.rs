@@ -20,7 +20,9 @@ impl Assembly {
     /// As [`LimitsError`] says. Not cancel-safe: they may be set all the same.
     pub async fn set_limits(&self, changes: LimitChanges) -> Result<LimitsInForce, LimitsError> {
         let _alone = self.setting_limits.lock().await;
-        if self.consensus().read_index().await.is_err() {
+        if self.recent().checkpoints().forbids_serving()
+            || self.consensus().read_index().await.is_err()
+        {
             return Err(self.not_the_leader());
         }
         let state = self.state().clone();

@@ -13,11 +13,12 @@ use super::keeper::{Keeper, Phase};
 use super::stores::Stores;
 use super::{limits, repair, sessions};
 use crate::admin::{
-    AdminSource, Check, LimitChanges, LimitsError, LimitsInForce, Member, ModuleStatus,
-    PayloadKind, Poison, Role, Session, SessionError, SessionPage, Skip, SkipRefused, Status,
-    ViewError, hex,
+    AdminSource, Check, CheckpointStatus, LimitChanges, LimitsError, LimitsInForce, Member,
+    ModuleStatus, PayloadKind, Poison, Role, Session, SessionError, SessionPage, Skip, SkipRefused,
+    Status, ViewError, hex,
 };
 use crate::config::Config;
+use crate::consensus::machine::checkpoints::Outcome;
 use crate::consensus::machine::{self, Recent};
 use crate::consensus::types;
 use crate::drive::{Driver, Instant};
@@ -101,7 +102,9 @@ impl NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stopped: None,
             poison: None,
+            checkpoint: None,
         };
+        status.checkpoint = checkpoint(&self.recent);
         if let Some(started) = self.started_node.get() {
             started.fill(&mut status);
         }
@@ -270,6 +273,20 @@ fn fill_from_consensus(assembly: &Assembly, status: &mut Status) {
     status.committed_index = raft.committed_index.unwrap_or(0);
     status.applied_index = raft.applied_index.unwrap_or(0);
     status.members = members(assembly.consensus().members(), &raft.voters);
+}
+
+fn checkpoint(recent: &Recent) -> Option<CheckpointStatus> {
+    let outcome = recent.checkpoints().outcome();
+    let (index, outcome) = match *outcome.borrow() {
+        Outcome::Nothing => return None,
+        Outcome::Agrees { index } => (index, "agrees"),
+        Outcome::Undecided { index } => (index, "undecided"),
+        Outcome::Differs { index } => (index, "differs"),
+    };
+    Some(CheckpointStatus {
+        index,
+        outcome: outcome.to_owned(),
+    })
 }
 
 fn members(

@@ -1,5 +1,5 @@
 //! What a node has applied last: hashes, for comparisons between nodes, the first module, if it was
-//! refused, and where a migration in steps stands.
+//! refused, where a migration in steps stands, and what is stored at checkpoints.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use quorate_core::state::Fault;
 use tokio::sync::watch;
 
+use super::checkpoints::{Checkpoints, Digest};
 use crate::store::state::StateStore;
 
 /// The last (index, hash) pairs, so that nodes can be compared at one index while they go on, and what
@@ -16,6 +17,7 @@ pub struct Recent {
     hashes: Mutex<VecDeque<(u64, [u8; 32])>>,
     newest: watch::Sender<u64>,
     migration_step: watch::Sender<Option<u32>>,
+    checkpoints: Checkpoints,
     first_refused: Mutex<Option<String>>,
 }
 
@@ -28,6 +30,7 @@ impl Default for Recent {
             hashes: Mutex::default(),
             newest: watch::Sender::new(0),
             migration_step: watch::Sender::new(None),
+            checkpoints: Checkpoints::default(),
             first_refused: Mutex::default(),
         }
     }
@@ -71,6 +74,17 @@ impl Recent {
 
     pub(super) fn reached(&self, index: u64) {
         self.newest.send_replace(index);
+    }
+
+    /// What is stored here at the newest checkpoints.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// What is stored here at one of them.
+    pub fn digest(&self, index: u64) -> Digest {
+        let applied = *self.newest.borrow();
+        self.checkpoints.digest(index, applied)
     }
 
     /// The number of the step that a migration in steps wants next; `None`: none is under way.
