@@ -1,8 +1,9 @@
 //! `quorate-bench`: measures three release-built nodes on this machine.
 //!
-//! `cargo run --release -- load`, `-- failover` and `-- sessions`, in this folder. What the numbers mean, and what they
+//! `cargo run --release -- load`, `-- failover`, `-- sessions` and `-- apply`, in this folder. What the numbers mean, and what they
 //! do not, is in docs/performance.md.
 
+mod apply;
 mod cluster;
 mod disk;
 mod failover;
@@ -15,6 +16,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+/// That of a node: applying is measured in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures three release-built nodes on this machine.
 #[derive(Debug, Parser)]
@@ -34,15 +39,20 @@ enum Command {
     Failover(failover::Arguments),
     /// Creating sessions, calls and reads one at a time, reads per second, sessions that only live
     Sessions(sessions::Arguments),
+    /// Applying alone, in this process: commands per second by batch size, and where the time goes
+    Apply(apply::Arguments),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let Arguments { binary, command } = Arguments::parse();
-    let cluster = cluster::start(binary.clone()).await?;
+    let cluster = async || cluster::start(binary.clone()).await;
     match command {
-        Command::Load(arguments) => load::run(cluster, &arguments).await,
-        Command::Failover(arguments) => failover::run(cluster, &arguments).await,
-        Command::Sessions(arguments) => sessions::run(cluster, binary.as_deref(), &arguments).await,
+        Command::Load(arguments) => load::run(cluster().await?, &arguments).await,
+        Command::Failover(arguments) => failover::run(cluster().await?, &arguments).await,
+        Command::Sessions(arguments) => {
+            sessions::run(cluster().await?, binary.as_deref(), &arguments).await
+        }
+        Command::Apply(arguments) => apply::run(&arguments).await,
     }
 }

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
+pub(crate) mod limits;
 pub(crate) mod session;
 
 use crate::commands::dev::Dev;
@@ -138,6 +139,8 @@ Examples:
     Session(session::Session),
     /// Look at a cluster
     Cluster(Cluster),
+    /// Show and set the limits that all nodes keep to
+    Limits(limits::Limits),
     /// Get a cluster past what its nodes cannot go on after
     Repair(Repair),
     /// Check and show a node's configuration

@@ -66,6 +66,8 @@ slugs! {
     InvalidInput = "invalid-input",
     /// The module does not show payloads as JSON, or refused to.
     NoJson = "no-json",
+    /// Limits cannot be set so.
+    LimitsRefused = "limits-refused",
     /// A module breaks a rule of admission.
     ModuleRejected = "module-rejected",
     /// The module trapped or met a limit.

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use args::limits::LimitsCommand;
 use args::session::SessionCommand;
 use args::{Cli, Command};
 use failure::Failure;
@@ -66,6 +67,12 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             }
             SessionCommand::Close(command) => {
                 online(cli, commands::session_close::run(command, &cli.options))
+            }
+        },
+        Command::Limits(args::limits::Limits { command }) => match command {
+            LimitsCommand::Show => online(cli, commands::limits::show(&cli.options)),
+            LimitsCommand::Set(command) => {
+                online(cli, commands::limits::set(command, &cli.options))
             }
         },
         Command::Cluster(args::Cluster { command }) => match command {

@@ -17,7 +17,7 @@ use crate::limits::{CORE_LEVEL, Limits};
 use crate::meter::{InProgress, Meter, Part};
 use crate::module::{Modules, Trap};
 use crate::overlay::{Overlay, get_through};
-use crate::records::{ActiveModule, Levels, Meta, Record};
+use crate::records::{ActiveModule, Levels, Meta, Migration, Record};
 use crate::result::{EndReason, OperationResult, Refusal};
 use crate::state::{Fault, Poison, Read, Value};
 
@@ -25,11 +25,13 @@ pub(crate) mod activation;
 mod commands;
 mod effects;
 pub mod invoke;
+mod migration;
 mod progress;
 mod sessions;
 mod skip;
 
 use invoke::{Budget, Running};
+pub(crate) use migration::under_way as migration_under_way;
 pub use skip::{Extent, Skip};
 
 /// What an entry did.
@@ -47,6 +49,11 @@ pub struct Applied {
     pub notices: Vec<Notice>,
     /// The rolling hash after this entry.
     pub hash: [u8; 32],
+    /// The number of the next step, if a migration in steps is under way: the leader proposes it.
+    pub migration_step: Option<u32>,
+    /// The range of keys in which nodes compare what they have stored as of this entry, if it is a
+    /// checkpoint; an empty end is the end of all keys.
+    pub checkpoint: Option<(Vec<u8>, Vec<u8>)>,
     /// For metrics of this node.
     pub stats: Stats,
 }
@@ -143,6 +150,9 @@ struct Applying<'a> {
     meta: Meta,
     limits: Limits,
     active: Option<ActiveModule>,
+    /// A migration in steps that is under way.
+    migration: Option<Migration>,
+    checkpoint: Option<(Vec<u8>, Vec<u8>)>,
     genesis_done: bool,
     /// Core's own records.
     own: Overlay,
@@ -156,6 +166,8 @@ struct Applying<'a> {
     /// Calls of the module in this operation, emits of this operation.
     calls: u32,
     emits: u32,
+    /// Events of this operation that wait for the end of a migration.
+    waiting: u32,
     /// Sessions to end; the first one is being ended.
     ending: VecDeque<(SessionId, EndReason)>,
     notices: Vec<Notice>,
@@ -186,6 +198,8 @@ impl<'a> Applying<'a> {
             meta,
             limits,
             active: read(&**base, keys::ACTIVE)?,
+            migration: read(&**base, keys::MIGRATION)?,
+            checkpoint: None,
             genesis_done: base.get(keys::GENESIS)?.is_some(),
             own: Overlay::new(),
             progress: BTreeMap::new(),
@@ -195,6 +209,7 @@ impl<'a> Applying<'a> {
             budget: Budget::default(),
             calls: 0,
             emits: 0,
+            waiting: 0,
             ending: VecDeque::new(),
             notices: Vec::new(),
             stats: Stats::default(),
@@ -207,6 +222,7 @@ impl<'a> Applying<'a> {
         self.skipped = skip::of(skips, self.position);
         self.calls = 0;
         self.emits = 0;
+        self.waiting = 0;
     }
 
     /// One operation. A panic is a fault that names it; what it left half done is never used.
@@ -305,9 +321,10 @@ impl<'a> Applying<'a> {
                 hash,
                 argument,
             } => self.activate(*expected, *hash, argument),
+            Operation::MigrationStep { number } => self.migration_step(*number),
             Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
-            Operation::Checkpoint => Ok(OperationResult::Done),
+            Operation::Checkpoint { start, end } => Ok(self.checkpoint(start, end)),
             Operation::GenesisMark { genesis } => Ok(self.mark_genesis(*genesis)),
             Operation::RemoveModule { hash } => self.remove_module(*hash),
         }
@@ -318,6 +335,10 @@ impl<'a> Applying<'a> {
     fn set_limits(&mut self, limits: &Limits) -> Result<OperationResult, Fault> {
         if self.skipped.is_some() {
             return Ok(skip::not_activated());
+        }
+        if self.migration.is_some() {
+            // Two modules would have to meet them, and a step that was begun might not end.
+            return Ok(OperationResult::Refused(Refusal::Migrating));
         }
         if let Some(active) = &self.active
             && let Err(why) = activation::check(&**self.base, self.modules, active.hash, limits)?
@@ -348,6 +369,17 @@ impl<'a> Applying<'a> {
         };
         self.put(keys::LEVELS.to_vec(), &raised);
         Ok(OperationResult::Done)
+    }
+
+    /// The next leader goes on where this range ends.
+    fn checkpoint(&mut self, start: &[u8], end: &[u8]) -> OperationResult {
+        let key = keys::CHECKPOINT_END.to_vec();
+        match end {
+            [] => self.own.delete(key),
+            end => self.own.put(key, end),
+        }
+        self.checkpoint = Some((start.to_vec(), end.to_vec()));
+        OperationResult::Done
     }
 
     fn mark_genesis(&mut self, genesis: [u8; 32]) -> OperationResult {
@@ -400,6 +432,8 @@ impl<'a> Applying<'a> {
             results,
             notices: self.notices,
             hash: self.meta.hash,
+            checkpoint: self.checkpoint,
+            migration_step: self.migration.map(|migration| migration.number),
             stats: self.stats,
         }
     }

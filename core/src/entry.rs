@@ -158,6 +158,11 @@ pub enum Operation {
         /// For `init` or `migrate`.
         argument: Vec<u8>,
     },
+    /// Goes on with a migration in steps.
+    MigrationStep {
+        /// The step that is next; of any other one this is a no-op.
+        number: u32,
+    },
     /// Replaces the replicated limits.
     SetLimits(Limits),
     /// Raises the levels.
@@ -167,8 +172,13 @@ pub enum Operation {
         /// Of the engine's configuration.
         engine: u32,
     },
-    /// Names the index as one to compare hashes at.
-    Checkpoint,
+    /// Names the index as one at which nodes compare what they have stored, in a range of keys.
+    Checkpoint {
+        /// First key.
+        start: Vec<u8>,
+        /// The key after the last one; empty: to the end of all keys.
+        end: Vec<u8>,
+    },
     /// Genesis is complete: sessions are served from here on.
     GenesisMark {
         /// Hash of the genesis that every node was configured with.
@@ -229,9 +239,10 @@ impl Operation {
         matches!(
             self,
             Self::Activate { .. }
+                | Self::MigrationStep { .. }
                 | Self::SetLimits(_)
                 | Self::RaiseLevels { .. }
-                | Self::Checkpoint
+                | Self::Checkpoint { .. }
                 | Self::GenesisMark { .. }
                 | Self::RemoveModule { .. }
         )
@@ -250,6 +261,7 @@ impl Operation {
                 Self::FireTimer { key, .. } => key.len(),
                 Self::ModuleChunk { bytes, .. } => bytes.len(),
                 Self::Activate { argument, .. } => argument.len(),
+                Self::Checkpoint { start, end } => start.len() + end.len(),
                 _ => 0,
             }
     }
@@ -341,14 +353,17 @@ impl Operation {
             Self::RaiseLevels { core, engine } => {
                 out.u8(12).u32(*core).u32(*engine);
             }
-            Self::Checkpoint => {
-                out.u8(13);
+            Self::Checkpoint { start, end } => {
+                out.u8(13).bytes(start).bytes(end);
             }
             Self::GenesisMark { genesis } => {
                 out.u8(14).raw(genesis);
             }
             Self::RemoveModule { hash } => {
                 out.u8(15).raw(&hash.0);
+            }
+            Self::MigrationStep { number } => {
+                out.u8(20).u32(*number);
             }
         }
     }
@@ -425,12 +440,18 @@ impl Operation {
                 core: input.u32()?,
                 engine: input.u32()?,
             },
-            13 => Self::Checkpoint,
+            13 => Self::Checkpoint {
+                start: input.bytes()?.to_vec(),
+                end: input.bytes()?.to_vec(),
+            },
             14 => Self::GenesisMark {
                 genesis: input.array()?,
             },
             15 => Self::RemoveModule {
                 hash: ModuleHash(input.array()?),
+            },
+            20 => Self::MigrationStep {
+                number: input.u32()?,
             },
             other => {
                 return Err(DecodeError::Unknown {

@@ -6,6 +6,9 @@
 //! 02                                 levels
 //! 03                                 genesis mark
 //! 04                                 the module in force
+//! 0a                                 a migration in steps that is under way
+//! 0b                                 its argument
+//! 0c                                 where the range of the newest checkpoint ended
 //! 10 session[16]                     profile: what a session was created with
 //! 11 session[16]                     progress: generation, marks, counters
 //! 12 session[16] request u64         cached response
@@ -18,12 +21,16 @@
 //! 30 module hash[32]                 a module: how many chunks, how many are here
 //! 31 module hash[32] number u32      its chunks
 //! 40 key                             the module's own data
+//! 50 key                             undo: what the module's key held before the migration under way
+//! 51 index u64 position u32 n u32    an event of the module that waits for the end of a migration
+//! 52 session[16]                     which of those is the session's acknowledgement
 //! ```
 //!
 //! Integers are big-endian, so that ranges are in numeric order.
 
 use quorate_protocol::{CreationKey, RequestId, SessionId};
 
+use crate::context::MODULE_DATA;
 use crate::module::ModuleHash;
 
 /// Replicated time, rolling hash, number of sessions.
@@ -36,6 +43,13 @@ pub const LEVELS: &[u8] = &[0x02];
 pub const GENESIS: &[u8] = &[0x03];
 /// The module in force.
 pub const ACTIVE: &[u8] = &[0x04];
+/// A migration in steps that is under way.
+pub const MIGRATION: &[u8] = &[0x0a];
+/// The argument of that migration; absent if it is empty.
+pub const MIGRATION_ARGUMENT: &[u8] = &[0x0b];
+
+/// Where the range of the newest checkpoint ended; absent if that was the end of all keys.
+pub const CHECKPOINT_END: &[u8] = &[0x0c];
 
 const PROFILE: u8 = 0x10;
 const PROGRESS: u8 = 0x11;
@@ -48,6 +62,9 @@ const TIMER_BY_DUE: u8 = 0x20;
 const TIMER_BY_KEY: u8 = 0x21;
 const MODULE: u8 = 0x30;
 const MODULE_CHUNK: u8 = 0x31;
+const UNDO: u8 = 0x50;
+const WAITING_EVENT: u8 = 0x51;
+const WAITING_ACKNOWLEDGEMENT: u8 = 0x52;
 
 fn concat(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -152,4 +169,34 @@ pub fn modules() -> (Vec<u8>, Vec<u8>) {
 /// A chunk of a module.
 pub fn module_chunk(hash: ModuleHash, number: u32) -> Vec<u8> {
     concat(MODULE_CHUNK, &[&hash.0, &number.to_be_bytes()])
+}
+
+/// What a key of the module's data, with its prefix, held before a migration.
+pub fn undo(data_key: &[u8]) -> Vec<u8> {
+    concat(UNDO, &[data_key.get(1..).unwrap_or_default()])
+}
+
+/// All of [`undo`]: `[start, end)`.
+pub fn undos() -> (Vec<u8>, Vec<u8>) {
+    (vec![UNDO], vec![UNDO + 1])
+}
+
+/// The key of the module's data, with its prefix, of a key of [`undo`].
+pub fn undone(undo_key: &[u8]) -> Vec<u8> {
+    concat(MODULE_DATA, &[undo_key.get(1..).unwrap_or_default()])
+}
+
+/// An event that waits, by where it happened.
+pub fn waiting_event(index: u64, position: u32, number: u32) -> Vec<u8> {
+    emitted(WAITING_EVENT, index, position, number)
+}
+
+/// All of [`waiting_event`], in the order in which they happened: `[start, end)`.
+pub fn waiting_events() -> (Vec<u8>, Vec<u8>) {
+    (vec![WAITING_EVENT], vec![WAITING_EVENT + 1])
+}
+
+/// Holds the key of the [`waiting_event`] that is this session's acknowledgement.
+pub fn waiting_acknowledgement(session: SessionId) -> Vec<u8> {
+    concat(WAITING_ACKNOWLEDGEMENT, &[&session.0])
 }

@@ -4,6 +4,7 @@
 //! the entry; what the state is, through [`state::Read`]; what the module does, through [`module`].
 
 pub mod apply;
+mod before;
 pub mod codec;
 pub mod context;
 pub mod entry;

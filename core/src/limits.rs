@@ -3,6 +3,10 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::module::ModuleLimits;
 
+mod named;
+
+pub use named::{Invalid, NAMED, Named, Unit};
+
 /// The version of core's behaviour and of the operations' encoding that this code speaks.
 pub const CORE_LEVEL: u32 = 1;
 

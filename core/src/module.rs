@@ -139,6 +139,8 @@ pub enum Outcome {
         /// The module's own payload.
         payload: Vec<u8>,
     },
+    /// A migration has done one step and wants another, which is handed this cursor.
+    More(Vec<u8>),
 }
 
 /// One call's result.

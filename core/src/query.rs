@@ -1,12 +1,17 @@
 //! What is read from the state beside applying entries: the leader's tables, outboxes, queries.
 
+use std::sync::Arc;
+
 use quorate_protocol::{Generation, RequestId, SessionId};
 
 use crate::apply::read;
+use crate::before::StateBefore;
 use crate::keys;
 use crate::limits::Limits;
 use crate::module::{Manifest, ModuleHash, Modules};
-use crate::records::{ActiveModule, Levels, Meta, OutboxEntry, Profile, Progress, Record};
+use crate::records::{
+    ActiveModule, Levels, Meta, Migration, OutboxEntry, Profile, Progress, Record,
+};
 use crate::state::{Fault, Order, Read, Value, Visit};
 
 pub use crate::apply::invoke::{HEADER_BYTES, Header, input, tag};
@@ -51,11 +56,45 @@ pub fn active_module(state: &dyn Read) -> Result<Option<ActiveModule>, Fault> {
     read(state, keys::ACTIVE)
 }
 
-/// Loads the module in force, if there is one, so that it can be instantiated.
+/// A migration in steps that is under way.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn migration(state: &dyn Read) -> Result<Option<Migration>, Fault> {
+    crate::apply::migration_under_way(state)
+}
+
+/// Where the range of the newest checkpoint ended: the next one begins there. Empty: with the first
+/// key.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn checkpoint_end(state: &dyn Read) -> Result<Vec<u8>, Fault> {
+    let end = state.get(keys::CHECKPOINT_END)?;
+    Ok(end.map_or_else(Vec::new, |end| end.to_vec()))
+}
+
+/// What queries see of `state`: while a migration changes the module's data, the state as it was
+/// before, which the module in force can read.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn visible(state: Arc<dyn Read>) -> Result<Arc<dyn Read>, Fault> {
+    Ok(match migration(&*state)? {
+        Some(migration) if migration.hides_changes() => Arc::new(StateBefore(state)),
+        _ => state,
+    })
+}
+
+/// Loads the module in force, if there is one, so that it can be instantiated; and the one that a
+/// migration leads to.
 ///
 /// # Errors
 /// A [`Fault`] if this node cannot.
 pub fn load_active(state: &dyn Read, modules: &dyn Modules) -> Result<Option<Manifest>, Fault> {
+    if let Some(migration) = migration(state)? {
+        load_module(state, modules, migration.next.hash)?;
+    }
     match active_module(state)? {
         Some(active) => load_module(state, modules, active.hash).map(Some),
         None => Ok(None),

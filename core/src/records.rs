@@ -10,6 +10,10 @@ use crate::limits::Limits;
 use crate::module::{Manifest, ModuleHash, Rejected};
 use crate::result::Response;
 
+pub use migration::{Before, Migration, MigrationDirection, MigrationPhase, WaitingEvent};
+
+mod migration;
+
 /// A value with an encoding.
 pub trait Record: Sized {
     /// Appends the value's bytes.

@@ -119,6 +119,8 @@ pub enum Refusal {
     Superseded,
     /// An operator had the whole operation skipped.
     Skipped,
+    /// The module's state is being migrated; retry.
+    Migrating,
 }
 
 impl Refusal {
@@ -135,6 +137,7 @@ impl Refusal {
             Self::TooManySessions => out.u8(9),
             Self::Superseded => out.u8(10),
             Self::Skipped => out.u8(11),
+            Self::Migrating => out.u8(20),
         };
     }
 }
@@ -193,6 +196,11 @@ pub enum OperationResult {
     NotActivated(NotActivated),
     /// A setting, a level, a mark, a checkpoint or the removal of a module took effect.
     Done,
+    /// A migration in steps has come further.
+    Stepped {
+        /// The number of the next step; `None`: nothing is left of it.
+        next: Option<u32>,
+    },
 }
 
 impl OperationResult {
@@ -241,6 +249,10 @@ impl OperationResult {
             }
             Self::Done => {
                 out.u8(11);
+            }
+            Self::Stepped { next } => {
+                out.u8(20).u8(u8::from(next.is_some()));
+                out.u32(next.unwrap_or_default());
             }
         }
     }

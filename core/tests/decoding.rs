@@ -8,8 +8,8 @@ use quorate_core::entry::{CHUNK_BYTES_MAX, ENTRY_FORMAT, Entry, Operation, Seque
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash};
 use quorate_core::records::{
-    ActiveModule, CachedResponse, Levels, Meta, ModuleRecord, OutboxEntry, Profile, Progress,
-    Record, References, Timer,
+    ActiveModule, Before, CachedResponse, Levels, Meta, Migration, ModuleRecord, OutboxEntry,
+    Profile, Progress, Record, References, Timer, WaitingEvent,
 };
 use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
 
@@ -22,7 +22,7 @@ fn decode_record(kind: usize, bytes: &[u8]) -> Option<Vec<u8>> {
     fn again<R: Record>(bytes: &[u8]) -> Option<Vec<u8>> {
         R::from_bytes(bytes).ok().map(|record| record.to_bytes())
     }
-    let kinds: [Decoder; 13] = [
+    let kinds: [Decoder; 20] = [
         again::<Meta>,
         again::<Limits>,
         again::<Levels>,
@@ -36,9 +36,15 @@ fn decode_record(kind: usize, bytes: &[u8]) -> Option<Vec<u8>> {
         again::<Manifest>,
         again::<ActiveModule>,
         again::<ModuleRecord>,
+        again::<CachedResponse>,
+        again::<CachedResponse>,
+        again::<CachedResponse>,
+        again::<Migration>,
+        again::<Before>,
+        again::<Before>,
+        again::<WaitingEvent>,
     ];
-    // Beyond the kinds: other responses.
-    kinds.get(kind).unwrap_or(&kinds[5])(bytes)
+    kinds[kind](bytes)
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
@@ -130,9 +136,10 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         }),
         limits.prop_map(Operation::SetLimits),
         any::<(u32, u32)>().prop_map(|(core, engine)| Operation::RaiseLevels { core, engine }),
-        Just(Operation::Checkpoint),
+        (bytes(), bytes()).prop_map(|(start, end)| Operation::Checkpoint { start, end }),
         any::<[u8; 32]>().prop_map(|genesis| Operation::GenesisMark { genesis }),
         hash().prop_map(|hash| Operation::RemoveModule { hash }),
+        any::<u32>().prop_map(|number| Operation::MigrationStep { number }),
     ]
 }
 
@@ -151,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics(mut bytes in vec(any::<u8>(), 0..300), kind in 0usize..13) {
+    fn garbage_never_panics(mut bytes in vec(any::<u8>(), 0..300), kind in 0usize..20) {
         let _ = Entry::decode(&bytes);
         let _ = decode_record(kind, &bytes);
         if let Some(first) = bytes.first_mut() {
@@ -200,8 +207,13 @@ fn entry_cut_short_at_any_byte_is_truncated_and_a_longer_one_is_refused() {
 fn record_cut_short_at_any_byte_is_refused_and_a_longer_one_too() {
     for (kind, (name, bytes)) in records().into_iter().enumerate() {
         assert_eq!(decode_record(kind, &bytes).as_ref(), Some(&bytes), "{name}");
-        // A timer ends with its payload, whatever its length.
-        let fixed = if name == "timer" { 8 } else { bytes.len() };
+        // These end with a payload, whatever its length.
+        let fixed = match name {
+            "timer" => 8,
+            "before" => 1,
+            "waiting-event" => 17,
+            _ => bytes.len(),
+        };
         for length in 0..fixed {
             assert_eq!(
                 decode_record(kind, &bytes[..length]),
@@ -209,7 +221,7 @@ fn record_cut_short_at_any_byte_is_refused_and_a_longer_one_too() {
                 "{name} {length}"
             );
         }
-        if name != "timer" {
+        if fixed == bytes.len() {
             let longer = [&bytes[..], &[0]].concat();
             assert_eq!(decode_record(kind, &longer), None, "{name}");
         }
@@ -257,5 +269,7 @@ fn chunk_of_a_module_fits_an_entry_with_room() {
         bytes: vec![0; CHUNK_BYTES_MAX],
     };
     assert!(!chunk.is_alone() && chunk.bytes_bound() * 4 < 2 << 20);
-    assert!(Operation::Checkpoint.is_alone() && Operation::SetLimits(Limits::default()).is_alone());
+    let (start, end) = (Vec::new(), Vec::new());
+    let checkpoint = Operation::Checkpoint { start, end };
+    assert!(checkpoint.is_alone() && Operation::SetLimits(Limits::default()).is_alone());
 }

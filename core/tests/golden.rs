@@ -10,8 +10,9 @@ use quorate_core::keys;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash, Trap};
 use quorate_core::records::{
-    ActiveModule, CachedResponse, Levels, Meta, ModuleRecord, OutboxEntry, Profile, Progress,
-    Record, References, Timer,
+    ActiveModule, Before, CachedResponse, Levels, Meta, Migration, MigrationDirection,
+    MigrationPhase, ModuleRecord, OutboxEntry, Profile, Progress, Record, References, Timer,
+    WaitingEvent,
 };
 use quorate_core::result::Response;
 use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
@@ -104,9 +105,10 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("activate", activate(Some(ModuleHash(sequence(0x60))))),
         ("limits", Operation::SetLimits(limits())),
         ("levels", Operation::RaiseLevels { core: 1, engine: 2 }),
-        ("checkpoint", Operation::Checkpoint),
+        ("checkpoint", Operation::Checkpoint { start: b"from".to_vec(), end: b"to".to_vec() }),
         ("genesis", Operation::GenesisMark { genesis: sequence(0x80) }),
         ("remove", Operation::RemoveModule { hash }),
+        ("migration-step", Operation::MigrationStep { number: 0x0102_0304 }),
     ];
     let entry = |operations| Entry {
         time_us: 0x0005_f5e1_0000_0001,
@@ -161,6 +163,16 @@ pub(crate) fn records() -> Vec<(&'static str, Vec<u8>)> {
         }).to_bytes()),
         ("response-trap", cached(Response::Trapped(Trap::OutOfFuel)).to_bytes()),
         ("response-void", cached(Response::Void).to_bytes()),
+        ("migration", Migration {
+            number: 0x0102, phase: MigrationPhase::Forward, direction: MigrationDirection::Up,
+            next: ActiveModule { hash: ModuleHash(sequence(0x40)), index: 9, manifest: manifest() },
+            from: 2, cursor: b"cursor".to_vec(),
+        }.to_bytes()),
+        ("before", Before(Some((*b"old").into())).to_bytes()),
+        ("before-nothing", Before(None).to_bytes()),
+        ("waiting-event", WaitingEvent {
+            session: session(), tag: 3, body: b"body".to_vec(),
+        }.to_bytes()),
     ];
     records
 }
@@ -185,6 +197,15 @@ fn all_keys() -> Vec<(&'static str, Vec<u8>)> {
         ("timer-by-key", keys::timer_by_key(b"t")),
         ("module", keys::module(hash)),
         ("module-chunk", keys::module_chunk(hash, 5)),
+        ("migration", keys::MIGRATION.to_vec()),
+        ("migration-argument", keys::MIGRATION_ARGUMENT.to_vec()),
+        ("undo", keys::undo(b"\x40key")),
+        ("waiting-event", keys::waiting_event(1, 2, 3)),
+        (
+            "waiting-acknowledgement",
+            keys::waiting_acknowledgement(session),
+        ),
+        ("checkpoint-end", keys::CHECKPOINT_END.to_vec()),
     ]
 }
 
@@ -239,7 +260,7 @@ fn history_has_its_golden_hash() {
             ])
             .hash,
         machine.apply(vec![acknowledge(1, 1), expire(2, 1)]).hash,
-        machine.apply(vec![Operation::Checkpoint]).hash,
+        machine.apply(vec![checkpoint(b"", b"")]).hash,
     ];
     let names = ["created", "commands", "ended", "checkpoint"];
     let found: Vec<_> = names.into_iter().zip(hashes.map(Vec::from)).collect();

@@ -48,6 +48,17 @@ pub(crate) struct Model {
     responses: u64,
     to_end: VecDeque<(u8, EndReason)>,
     is_ending: bool,
+    /// A migration in steps, until everything that waits for its end was told.
+    pub(crate) migration: Option<Pending>,
+}
+
+/// A migration that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// The data as the steps so far leave it; `data` is as it was before.
+    after: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Session, tag, and what the hook notes down.
+    waiting: VecDeque<(u8, u8, Vec<u8>)>,
 }
 
 /// What a call of the module wants to happen.
@@ -99,6 +110,9 @@ impl Model {
             found.generation += 1;
             let existing = *existing;
             return made(&self.sessions, existing);
+        }
+        if self.migration.is_some() {
+            return refused(Refusal::Migrating);
         }
         if self.sessions.len() as u64 >= self.limits.sessions_max {
             return refused(Refusal::TooManySessions);
@@ -232,6 +246,9 @@ impl Model {
                 expected: RequestId(found.last + 1),
             }));
         }
+        if payload.is_some() && self.migration.is_some() {
+            return Err(refused(Refusal::Migrating));
+        }
         if self.budget_is_used() {
             return Err(refused(Refusal::Overloaded));
         }
@@ -276,6 +293,9 @@ impl Model {
             Some((due, _)) if *due == due_us => {}
             _ => return refused(Refusal::Superseded),
         }
+        if self.migration.is_some() {
+            return refused(Refusal::Migrating);
+        }
         if self.budget_is_used() {
             return refused(Refusal::Overloaded);
         }
@@ -300,7 +320,78 @@ impl Model {
         self.is_ending = false;
     }
 
+    /// The first step of a migration, which wants more.
+    pub(crate) fn begin_migration(&mut self, step: &[u8]) -> Result<(), Response> {
+        self.migration = Some(Pending {
+            after: self.data.clone(),
+            ..Pending::default()
+        });
+        let done = self.migrate(step);
+        if done.is_err() {
+            self.migration = None;
+        }
+        done
+    }
+
+    /// A step of a migration, over what the ones before left.
+    pub(crate) fn migrate(&mut self, step: &[u8]) -> Result<(), Response> {
+        let pending = self.migration.as_mut().unwrap();
+        let before = std::mem::replace(&mut self.data, std::mem::take(&mut pending.after));
+        let (response, done) = self.call(None, &Event::Command(step));
+        self.has_served = false;
+        self.data = before;
+        match done {
+            None => Err(response),
+            Some(done) => {
+                assert!(done.effects.is_empty());
+                self.migration.as_mut().unwrap().after = done.data;
+                Ok(())
+            }
+        }
+    }
+
+    /// The last step was done.
+    pub(crate) fn complete(&mut self) {
+        let pending = self.migration.as_mut().unwrap();
+        self.data = std::mem::take(&mut pending.after);
+    }
+
+    /// Tells the module what happened meanwhile, as far as the budget goes; whether that is all.
+    pub(crate) fn tell(&mut self) -> bool {
+        let mut pending = self.migration.take().unwrap();
+        while let Some((session, tag, note)) = pending.waiting.front().cloned() {
+            if self.budget_is_used() {
+                break;
+            }
+            pending.waiting.pop_front();
+            // What a hook ends is told after what waits already.
+            self.migration = Some(pending);
+            self.call_hook(Some(session), &Event::Hook(tag, note));
+            pending = self.migration.take().unwrap();
+        }
+        let is_all = pending.waiting.is_empty();
+        self.migration = (!is_all).then_some(pending);
+        is_all
+    }
+
     fn hook(&mut self, session: Option<u8>, event: &Event<'_>) {
+        let Some(pending) = &mut self.migration else {
+            return self.call_hook(session, event);
+        };
+        let Event::Hook(tag, note) = event else {
+            panic!("a timer fires during a migration");
+        };
+        let session = session.unwrap();
+        let is_same = |(waiting, other, _): &&mut (u8, u8, Vec<u8>)| {
+            *tag == tag::REQUEST_ACKNOWLEDGED && other == tag && *waiting == session
+        };
+        match pending.waiting.iter_mut().find(is_same) {
+            Some((_, _, earlier)) => *earlier = note.clone(),
+            None => pending.waiting.push_back((session, *tag, note.clone())),
+        }
+    }
+
+    fn call_hook(&mut self, session: Option<u8>, event: &Event<'_>) {
         let four = 4;
         let is_over = self.fuel > four * self.limits.module.fuel_per_command
             || self.responses > four * self.limits.module.response_bytes_max;

@@ -413,7 +413,7 @@ fn operation_that_must_be_alone_is_refused_in_company() {
         Operation::RemoveModule { hash: code.hash() },
         Operation::SetLimits(Limits::default()),
         Operation::RaiseLevels { core: 1, engine: 2 },
-        Operation::Checkpoint,
+        checkpoint(b"", b""),
     ];
     let state = machine.state_without_meta();
     for operation in alone {
@@ -421,6 +421,28 @@ fn operation_that_must_be_alone_is_refused_in_company() {
         assert_eq!(results[0], refused(Refusal::Superseded), "{operation:?}");
         assert_eq!(machine.state_without_meta(), state);
     }
+}
+
+#[test]
+fn checkpoint_names_its_range_and_says_where_the_next_one_begins() {
+    let mut machine = Machine::new();
+    let before = machine.state_without_meta();
+    for (start, end) in [
+        (&b""[..], &b"\x40k"[..]),
+        (b"\x40k", b"\x41"),
+        (b"\x41", b""),
+    ] {
+        let applied = machine.apply(vec![checkpoint(start, end)]);
+        assert_eq!(applied.results, [OperationResult::Done]);
+        assert_eq!(applied.checkpoint, Some((start.to_vec(), end.to_vec())));
+        assert_eq!(query::checkpoint_end(&*machine.state).unwrap(), end);
+    }
+    assert_eq!(
+        machine.state_without_meta(),
+        before,
+        "a lap leaves nothing behind"
+    );
+    assert_eq!(machine.apply(vec![create(1)]).checkpoint, None);
 }
 
 #[test]
@@ -447,8 +469,9 @@ fn level_or_operation_of_a_newer_binary_stops_apply_and_says_so() {
         entry.encode()
     };
     let newer = entry(Operation::RaiseLevels { core: 2, engine: 1 });
-    let mut unknown = entry(Operation::Checkpoint);
-    *unknown.last_mut().unwrap() = 200;
+    let mut unknown = entry(checkpoint(b"", b""));
+    // Behind format, time, seed and count.
+    unknown[29] = 200;
     assert_eq!(
         Entry::decode(&unknown),
         Err(DecodeError::Unknown {

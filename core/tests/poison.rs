@@ -1,7 +1,6 @@
 //! Operations at which a node's own code panics, and what is left of them when they are skipped.
 
 use quorate_core::apply::{Extent, Skip};
-use quorate_core::entry::Operation;
 use quorate_core::module::Trap;
 use quorate_core::records::NotActivated;
 use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
@@ -93,7 +92,7 @@ fn a_skip_enters_the_hash_also_where_it_changes_nothing_else() {
     let (more, _) = hash(&[skip(1, Extent::Module), skip(2, Extent::Module)]);
     assert_ne!(more, module);
 
-    let checkpoint = machine.next_entry(vec![Operation::Checkpoint]);
+    let checkpoint = machine.next_entry(vec![checkpoint(b"", b"")]);
     let (mut with, mut without) = (machine.clone(), machine.clone());
     let skips = [skip(0, Extent::Module)];
     let with_hash = with.try_apply(checkpoint.clone(), &skips).unwrap().hash;

@@ -20,7 +20,7 @@ const SESSIONS: u8 = 6;
 
 /// What a client or the leader is up to; ids and generations are chosen by the state it meets.
 #[derive(Debug, Clone)]
-enum Intent {
+pub(crate) enum Intent {
     Create {
         session: u8,
         key: u8,
@@ -41,11 +41,11 @@ enum Intent {
 }
 
 /// How far behind what is said of a generation or a due time; mostly not at all.
-type Stale = u64;
+pub(crate) type Stale = u64;
 
 /// Which command id.
 #[derive(Debug, Clone)]
-enum Which {
+pub(crate) enum Which {
     Next,
     /// This many before the next one, with the payload that was sent under it.
     Again(u64),
@@ -54,7 +54,7 @@ enum Which {
     Exactly(u64),
 }
 
-fn any_intent() -> impl Strategy<Value = Intent> {
+pub(crate) fn any_intent() -> impl Strategy<Value = Intent> {
     let session = || prop_oneof![5 => 0u8..3, 2 => 0..SESSIONS];
     let stale = || prop_oneof![9 => Just(0_u64), 1 => Just(1)];
     let which = prop_oneof![
@@ -83,7 +83,7 @@ fn any_intent() -> impl Strategy<Value = Intent> {
 }
 
 /// Begins with a few sessions, so that not everything is refused for want of one.
-fn any_history() -> impl Strategy<Value = Vec<Vec<Intent>>> {
+pub(crate) fn any_history() -> impl Strategy<Value = Vec<Vec<Intent>>> {
     let entries = vec(vec(any_intent(), 1..9), 1..14);
     (entries, vec(any::<bool>(), 4)).prop_map(|(mut entries, sequences)| {
         let create = |(session, is_consecutive)| Intent::Create {
@@ -97,7 +97,7 @@ fn any_history() -> impl Strategy<Value = Vec<Vec<Intent>>> {
 }
 
 /// So small that every limit is met.
-fn tight() -> Limits {
+pub(crate) fn tight() -> Limits {
     let mut limits = Limits {
         sessions_max: 4,
         cached_responses_max: 5,
@@ -112,12 +112,13 @@ fn tight() -> Limits {
 }
 
 /// Turns intents into operations by what the model knows.
-struct Clients {
+#[derive(Default)]
+pub(crate) struct Clients {
     sent: std::collections::BTreeMap<(u8, u64), Vec<u8>>,
 }
 
 impl Clients {
-    fn operation(&mut self, model: &Model, intent: &Intent) -> Operation {
+    pub(crate) fn operation(&mut self, model: &Model, intent: &Intent) -> Operation {
         let generation = |session: u8, stale: Stale| {
             let current = model
                 .sessions
@@ -197,7 +198,7 @@ impl Clients {
     }
 }
 
-fn by_model(model: &mut Model, operation: &Operation) -> OperationResult {
+pub(crate) fn by_model(model: &mut Model, operation: &Operation) -> OperationResult {
     match operation {
         Operation::CreateSession {
             session,
@@ -247,8 +248,8 @@ fn by_model(model: &mut Model, operation: &Operation) -> OperationResult {
 }
 
 /// Everything that can be seen from outside.
-fn assert_agrees(machine: &Machine, model: &Model) -> Result<(), TestCaseError> {
-    prop_assert_eq!(machine.data(), model.data.clone());
+pub(crate) fn assert_agrees(machine: &Machine, model: &Model) -> Result<(), TestCaseError> {
+    prop_assert_eq!(machine.visible_data(), model.data.clone());
     for session in 0..SESSIONS {
         let Some(expected) = model.sessions.get(&session) else {
             prop_assert!(

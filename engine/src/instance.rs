@@ -165,7 +165,7 @@ impl WasmInstance {
         let memory = self.memory.data(&*lent.store);
         Ok(
             match checked_range(memory, (pair >> 32) as u32, pair as u32) {
-                Some(place) => decode_outcome(&memory[place], outcome_bytes_max),
+                Some(place) => decode_outcome(export, &memory[place], outcome_bytes_max),
                 None => Err(Trap::BadOutcome),
             },
         )
@@ -254,20 +254,22 @@ impl Drop for Lent<'_> {
     }
 }
 
-fn decode_outcome(bytes: &[u8], bytes_max: u64) -> Result<Outcome, Trap> {
-    let (outcome, payload_bytes) = match bytes {
-        [0, response @ ..] => (None, response),
-        [1, a, b, c, d, payload @ ..] => (Some(u32::from_le_bytes([*a, *b, *c, *d])), payload),
-        _ => return Err(Trap::BadOutcome),
+fn decode_outcome(export: Export, bytes: &[u8], bytes_max: u64) -> Result<Outcome, Trap> {
+    let limited = |payload: &[u8]| match payload.len() as u64 > bytes_max {
+        true => Err(Trap::ResponseLimit),
+        false => Ok(payload.to_vec()),
     };
-    if payload_bytes.len() as u64 > bytes_max {
-        return Err(Trap::ResponseLimit);
+    match (bytes, export) {
+        ([0, response @ ..], _) => Ok(Outcome::Success(limited(response)?)),
+        ([1, a, b, c, d, payload @ ..], _) => Ok(Outcome::ApplicationError {
+            code: u32::from_le_bytes([*a, *b, *c, *d]),
+            payload: limited(payload)?,
+        }),
+        ([2, cursor @ ..], Export::Migrate | Export::MigrateDown) => {
+            Ok(Outcome::More(limited(cursor)?))
+        }
+        _ => Err(Trap::BadOutcome),
     }
-    let payload = payload_bytes.to_vec();
-    Ok(match outcome {
-        None => Outcome::Success(payload),
-        Some(code) => Outcome::ApplicationError { code, payload },
-    })
 }
 
 fn trap_of_guest(trap: wasmtime::Trap, metering: Metering) -> Option<Trap> {

@@ -8,7 +8,7 @@ use crate::context::{Context, ReadContext};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::module::{Module, Timer};
-use crate::wire::{self, Call, Header};
+use crate::wire::{self, Call, Header, Returned};
 
 /// Which export is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub enum Export {
 /// If the host does not keep to the ABI.
 pub(crate) fn run<M: Module>(host: &dyn Host, export: Export, input: &[u8]) -> Vec<u8> {
     let outcome = match export {
-        Export::PayloadFromJson => convert::<M>(input, Direction::FromJson),
-        Export::PayloadToJson => convert::<M>(input, Direction::ToJson),
+        Export::PayloadFromJson => convert::<M>(input, Direction::FromJson).map(Returned::Response),
+        Export::PayloadToJson => convert::<M>(input, Direction::ToJson).map(Returned::Response),
         Export::Apply | Export::Init | Export::Query | Export::Migrate | Export::MigrateDown => {
             let (header, call) =
                 wire::decode_input(input).expect("the host encodes calls as the ABI says");
@@ -51,11 +51,11 @@ fn operation<M: Module>(
     export: Export,
     header: Header,
     call: Call<'_>,
-) -> Result<Vec<u8>> {
+) -> Result<Returned> {
     if let (Export::Query, Call::Query { payload }) = (export, &call) {
         let query = decode::<M, M::Query>("query", payload)?;
         let answer = M::query(&ReadContext::new(host, header), query)?;
-        return encode::<M, M::Answer>(&answer);
+        return encode::<M, M::Answer>(&answer).map(Returned::Response);
     }
     let session = header.session;
     let cx = &mut Context::<M>::new(host, header);
@@ -63,7 +63,7 @@ fn operation<M: Module>(
         (Export::Apply, Call::Command { payload }, _) => {
             let command = decode::<M, M::Command>("command", payload)?;
             let response = M::command(cx, command)?;
-            return encode::<M, M::Response>(&response);
+            return encode::<M, M::Response>(&response).map(Returned::Response);
         }
         (Export::Apply, Call::SessionCreated { capabilities }, Some(session)) => {
             M::session_created(cx, session, &capabilities)?;
@@ -83,15 +83,15 @@ fn operation<M: Module>(
             M::timer(cx, Timer { key, due, payload })?;
         }
         (Export::Init, Call::Init { argument }, _) => M::init(cx, argument)?,
-        (Export::Migrate, Call::Migrate { from, argument, .. }, _) => {
-            M::migrate(cx, from, argument)?;
+        (Export::Migrate, Call::Migrate(step), _) => {
+            return M::migrate_step(cx, step).map(Returned::from);
         }
-        (Export::MigrateDown, Call::Migrate { to, argument, .. }, _) => {
-            M::migrate_down(cx, to, argument)?;
+        (Export::MigrateDown, Call::Migrate(step), _) => {
+            return M::migrate_down_step(cx, step).map(Returned::from);
         }
         (export, call, _) => panic!("the host called {export:?} with {call:?}"),
     }
-    Ok(Vec::new())
+    Ok(Returned::Response(Vec::new()))
 }
 
 fn encode<M: Module, T>(value: &T) -> Result<Vec<u8>>

@@ -62,6 +62,7 @@ mod error;
 mod export;
 mod host;
 mod manifest;
+mod migration;
 mod module;
 pub mod native;
 mod random;
@@ -73,6 +74,7 @@ pub use codec::{Codec, CodecName, Json, Malformed, Raw};
 pub use context::{Context, ReadContext};
 pub use error::{Error, Result};
 pub use host::{Level, Order};
+pub use migration::{MigrationStep, Progress};
 pub use module::{Module, Timer};
 pub use random::Random;
 pub use session::{Capabilities, SessionEnd, SessionId, Timestamp};
@@ -83,8 +85,9 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        Capabilities, Codec, CodecName, Context, Error, Item, Json, Level, Malformed, Map, Module,
-        Raw, ReadContext, Result, SessionEnd, SessionId, Set, Timer, Timestamp, export_module, log,
+        Capabilities, Codec, CodecName, Context, Error, Item, Json, Level, Malformed, Map,
+        MigrationStep, Module, Progress, Raw, ReadContext, Result, SessionEnd, SessionId, Set,
+        Timer, Timestamp, export_module, log,
     };
 }
 

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{Codec, CodecName};
 use crate::context::{Context, ReadContext};
 use crate::error::{Error, Result};
+use crate::migration::{MigrationStep, Progress};
 use crate::session::{Capabilities, SessionEnd, SessionId, Timestamp};
 
 /// A timer that is due.
@@ -125,6 +126,67 @@ pub trait Module: Sized + 'static {
     fn migrate(cx: &mut Context<Self>, from: u32, argument: &[u8]) -> Result<()> {
         let _ = (cx, argument);
         Err(no_migration("from", from))
+    }
+
+    /// Turns a state of version `step.from` into one of [`Module::STATE_VERSION`], in as many steps as it takes, each an
+    /// operation with limits of its own. Until it is done, commands wait and queries see the state as it was before.
+    ///
+    /// By default [`Module::migrate`], in one step. [`Map::migrate_step`](crate::Map::migrate_step) takes care of a part
+    /// of a map:
+    ///
+    /// ```
+    /// # use quorate_guest::prelude::*;
+    /// # use quorate_guest::native::Native;
+    /// # struct Prices;
+    /// /// Version 1 held whole euros, version 2 holds cents.
+    /// const PRICES: Map<String, u64> = Map::new("prices");
+    ///
+    /// impl Module for Prices {
+    ///     const STATE_VERSION: u32 = 2;
+    ///     const MIGRATES_FROM: &'static [u32] = &[1];
+    /// #   type Codec = Json;
+    /// #   type Command = (String, u64);
+    /// #   type Response = ();
+    /// #   type Query = String;
+    /// #   type Answer = Option<u64>;
+    /// #   type Request = ();
+    /// #   fn command(cx: &mut Context<Self>, (name, price): (String, u64)) -> Result<()> {
+    /// #       PRICES.insert(cx, &name, &price)
+    /// #   }
+    /// #   fn query(cx: &ReadContext, name: String) -> Result<Option<u64>> {
+    /// #       PRICES.get(cx, &name)
+    /// #   }
+    ///     fn migrate_step(cx: &mut Context<Self>, step: MigrationStep<'_>) -> Result<Progress> {
+    ///         PRICES.migrate_step(cx, step, 1000, |cx, name, euros| {
+    ///             PRICES.insert(cx, &name, &(100 * euros))
+    ///         })
+    ///     }
+    ///     // ...
+    /// }
+    /// # let mut host = Native::<Prices>::new();
+    /// # let session = host.create_session(&[]).unwrap();
+    /// # for n in 0..2500 {
+    /// #     host.command(session, &(format!("{n}"), n)).unwrap();
+    /// # }
+    /// # assert_eq!(host.migrate(1, b""), Ok(3));
+    /// # assert_eq!(host.query(&"2499".to_owned()), Ok(Some(249_900)));
+    /// ```
+    ///
+    /// # Errors
+    /// Undo all steps: the old module and its state stay.
+    fn migrate_step(cx: &mut Context<Self>, step: MigrationStep<'_>) -> Result<Progress> {
+        Self::migrate(cx, step.from, step.argument)?;
+        Ok(Progress::Done)
+    }
+
+    /// As [`Module::migrate_step`], for a rollback to a state of version `step.to`. By default
+    /// [`Module::migrate_down`], in one step.
+    ///
+    /// # Errors
+    /// Undo all steps.
+    fn migrate_down_step(cx: &mut Context<Self>, step: MigrationStep<'_>) -> Result<Progress> {
+        Self::migrate_down(cx, step.to, step.argument)?;
+        Ok(Progress::Done)
     }
 
     /// Turns the state of this module into one of version `to`, for a rollback.

@@ -27,6 +27,8 @@ const START_MICROS: u64 = 1_735_689_600_000_000;
 const OUTBOX_REQUESTS_MAX: usize = 10_000;
 /// Bytes of unacknowledged requests of a session; beyond, it is closed as too slow.
 const OUTBOX_BYTES_MAX: usize = 16 << 20;
+/// Steps of one migration.
+const MIGRATION_STEPS_MAX: u32 = 1 << 20;
 
 /// Why a call gave no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,19 +130,20 @@ impl<M: Module> Native<M> {
         self.operation(Export::Init, None, 6, argument).map(drop)
     }
 
-    /// Calls [`Module::migrate`].
+    /// Calls [`Module::migrate_step`] until it is done; returns how many further steps it asked for. A failure undoes
+    /// all of them.
     ///
     /// # Errors
-    /// As [`Native::init`].
-    pub fn migrate(&mut self, from: u32, argument: &[u8]) -> Result<(), Failure> {
+    /// As [`Native::init`]. A migration that asks for more than a million steps traps, as out of fuel does on a node.
+    pub fn migrate(&mut self, from: u32, argument: &[u8]) -> Result<u32, Failure> {
         self.migration(Export::Migrate, from, M::STATE_VERSION, argument)
     }
 
-    /// Calls [`Module::migrate_down`].
+    /// Calls [`Module::migrate_down_step`] until it is done; as [`Native::migrate`].
     ///
     /// # Errors
-    /// As [`Native::init`].
-    pub fn migrate_down(&mut self, to: u32, argument: &[u8]) -> Result<(), Failure> {
+    /// As [`Native::migrate`].
+    pub fn migrate_down(&mut self, to: u32, argument: &[u8]) -> Result<u32, Failure> {
         self.migration(Export::MigrateDown, M::STATE_VERSION, to, argument)
     }
 
@@ -150,9 +153,36 @@ impl<M: Module> Native<M> {
         from: u32,
         to: u32,
         argument: &[u8],
-    ) -> Result<(), Failure> {
-        let fields = [&from.to_le_bytes()[..], &to.to_le_bytes(), argument].concat();
-        self.operation(export, None, 8, &fields).map(drop)
+    ) -> Result<u32, Failure> {
+        let before = self.state.clone();
+        let migrated = self.steps(export, from, to, argument);
+        if migrated.is_err() {
+            self.state = before;
+        }
+        migrated
+    }
+
+    fn steps(
+        &mut self,
+        export: Export,
+        from: u32,
+        to: u32,
+        argument: &[u8],
+    ) -> Result<u32, Failure> {
+        let versions = [from.to_le_bytes(), to.to_le_bytes()].concat();
+        let (mut tag, mut fields) = (8, [&versions[..], argument].concat());
+        for number in 1..=MIGRATION_STEPS_MAX {
+            let done = self.done(export, None, tag, &fields)?;
+            if !done.wants_more {
+                return Ok(number - 1);
+            }
+            let cursor = done.response;
+            let length = (cursor.len() as u32).to_le_bytes();
+            let number = number.to_le_bytes();
+            tag = 9;
+            fields = [&versions[..], &number, &length, &cursor, argument].concat();
+        }
+        Err(Failure::Trap(Trap::TooManySteps))
     }
 
     /// Creates a session with these capabilities.
@@ -371,19 +401,30 @@ impl<M: Module> Native<M> {
         tag: u8,
         fields: &[u8],
     ) -> Result<Vec<u8>, Failure> {
+        Ok(self.done(export, session, tag, fields)?.response)
+    }
+
+    /// As [`Native::operation`]; what is left of what it did is the response.
+    fn done(
+        &mut self,
+        export: Export,
+        session: Option<SessionId>,
+        tag: u8,
+        fields: &[u8],
+    ) -> Result<Done, Failure> {
         self.index += 1;
         self.time = self.time.after(Duration::from_micros(1));
         let seed = u128::from(self.index).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let input = self.input(seed.to_le_bytes(), session, tag, fields);
-        let done = self.run(Access::Writes, export, &input)?;
-        for (key, value) in done.writes {
+        let mut done = self.run(Access::Writes, export, &input)?;
+        for (key, value) in std::mem::take(&mut done.writes) {
             match value {
                 Some(value) => self.state.insert(key, value),
                 None => self.state.remove(&key),
             };
         }
         let mut ended = Vec::new();
-        for effect in done.effects {
+        for effect in std::mem::take(&mut done.effects) {
             self.put_in_force(effect, &mut ended);
         }
         for (session, end) in ended {
@@ -393,7 +434,7 @@ impl<M: Module> Native<M> {
                 Err(failure) => self.failed_hooks.push(failure),
             }
         }
-        Ok(done.response)
+        Ok(done)
     }
 
     fn put_in_force(&mut self, effect: Effect, ended: &mut Vec<(SessionId, SessionEnd)>) {

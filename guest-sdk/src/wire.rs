@@ -1,6 +1,7 @@
 //! The bytes of docs/module-abi.md: inputs in, outcomes and effects out.
 
 use crate::error::Error;
+use crate::migration::{MigrationStep, Progress};
 use crate::session::{Capabilities, SessionEnd, SessionId, Timestamp};
 
 /// What every call begins with.
@@ -40,11 +41,7 @@ pub(crate) enum Call<'a> {
     Query {
         payload: &'a [u8],
     },
-    Migrate {
-        from: u32,
-        to: u32,
-        argument: &'a [u8],
-    },
+    Migrate(MigrationStep<'a>),
 }
 
 /// Reads fields off the front of an input.
@@ -145,22 +142,53 @@ pub(crate) fn decode_input(input: &[u8]) -> Option<(Header, Call<'_>)> {
         7 => Call::Query {
             payload: reader.rest(),
         },
-        8 => Call::Migrate {
+        8 => Call::Migrate(MigrationStep {
             from: reader.u32()?,
             to: reader.u32()?,
+            number: 0,
+            cursor: &[],
             argument: reader.rest(),
-        },
+        }),
+        9 => Call::Migrate(MigrationStep {
+            from: reader.u32()?,
+            to: reader.u32()?,
+            number: reader.u32()?,
+            cursor: reader.bytes()?,
+            argument: reader.rest(),
+        }),
         _ => return None,
     };
     Some((header, call))
 }
 
+/// What a call that succeeded returns.
+#[derive(Debug)]
+pub(crate) enum Returned {
+    /// The response, or nothing.
+    Response(Vec<u8>),
+    /// A migration wants another step, with this cursor.
+    More(Vec<u8>),
+}
+
+impl From<Progress> for Returned {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Done => Self::Response(Vec::new()),
+            Progress::More(cursor) => Self::More(cursor),
+        }
+    }
+}
+
 /// The outcome's bytes.
-pub(crate) fn encode_outcome(outcome: Result<Vec<u8>, Error>) -> Vec<u8> {
+pub(crate) fn encode_outcome(outcome: Result<Returned, Error>) -> Vec<u8> {
     match outcome {
-        Ok(mut payload) => {
+        Ok(Returned::Response(mut payload)) => {
             payload.insert(0, 0);
             payload
+        }
+        Ok(Returned::More(mut cursor)) => {
+            cursor.insert(0, 2);
+            cursor
         }
         Err(error) => {
             let mut bytes = vec![1];

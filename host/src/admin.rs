@@ -15,11 +15,14 @@
 //! | `GET /v1/sessions[?after=ID][&limit=N]` | [`SessionPage`], in order of id |
 //! | `GET /v1/sessions/ID` | [`Session`] |
 //! | `POST /v1/sessions/ID/close` | [`Closed`]; on a node that does not lead `not-leader`, with the leader's address |
+//! | `GET /v1/limits` | [`LimitsInForce`] |
+//! | `POST /v1/limits` | [`LimitChanges`]; [`LimitsInForce`] once they are set, only on the leader |
 //! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
 //! Every error is `{"error":{"code","message","hint","leader"}}`; the last two may be absent.
 
 mod api;
+mod limits;
 mod repair;
 mod routes;
 mod server;
@@ -27,9 +30,10 @@ mod session_routes;
 mod sessions;
 
 pub use api::{
-    AdminSource, ApiError, Check, ErrorBody, HashAt, Member, ModuleStatus, PayloadKind, Role,
-    Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
+    AdminSource, ApiError, Check, CheckpointStatus, ErrorBody, HashAt, Member, ModuleStatus,
+    PayloadKind, Role, Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
 };
+pub use limits::{LimitChanges, LimitInForce, LimitsError, LimitsInForce};
 pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};
 pub use sessions::{Closed, Live, PAGE_SESSIONS_MAX, Session, SessionError, SessionPage};

@@ -104,6 +104,9 @@ pub struct Raft {
     pub election_timeout: TimeoutRange,
     /// How much log is kept behind the oldest follower that is alive. 1 MiB to 1 TiB.
     pub log_keep: Size,
+    /// How often nodes compare what they have stored, in a range of 64 MiB each time. 1 s to 7 days.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
 }
 
 /// Table `[gateway]`.
@@ -228,6 +231,7 @@ impl Default for Raft {
                 max: Duration::from_secs(2),
             },
             log_keep: Size::mib(256),
+            checkpoint_interval: Duration::from_secs(60),
         }
     }
 }

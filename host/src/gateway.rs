@@ -14,6 +14,7 @@ use quorate_protocol::v2::{Member, ServerMessage, SessionCloseReason};
 use quorate_protocol::{NodeId, Version};
 use tokio::sync::{mpsc, watch};
 
+use crate::consensus::machine::Recent;
 use crate::consensus::network::relay::Relayer;
 use crate::consensus::types::AppliedEntry;
 use crate::consensus::{Consensus, Leadership, ProposeError};
@@ -104,6 +105,8 @@ pub struct Parts {
     pub genesis: Arc<Genesis>,
     /// Whether the disk has room.
     pub reserve: Reserve,
+    /// Whether what nodes have stored lets any of them serve.
+    pub recent: Arc<Recent>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Settings.
@@ -262,6 +265,7 @@ impl Gateway {
             relayed: arriving,
         };
         let mut leadership = self.parts.consensus.watch_leadership();
+        let mut compared = self.parts.recent.checkpoints().outcome();
         self.leadership_changed();
         loop {
             let tick_at = self.tick_at;
@@ -275,6 +279,7 @@ impl Gateway {
                     }
                     self.leadership_changed();
                 }
+                Ok(()) = compared.changed() => self.leadership_changed(),
                 Some(done) = self.entries.next() => self.entry_done(done),
                 Some(done) = self.takeover.next() => self.taken_over(done),
                 Some(done) = self.reads_done.next() => {
@@ -317,7 +322,11 @@ impl Gateway {
     }
 
     fn leadership_changed(&mut self) {
-        let leadership = self.parts.consensus.leadership();
+        let mut leadership = self.parts.consensus.leadership();
+        if self.parts.recent.checkpoints().forbids_serving() {
+            leadership.is_leader = false;
+            leadership.leader = None;
+        }
         let lost = !leadership.is_leader || leadership.term != self.leadership.term;
         let was_leader = !matches!(self.role, Role::Follower);
         if leadership.leader.is_some() && leadership.leader != self.leader_seen {

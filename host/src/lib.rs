@@ -8,6 +8,7 @@ pub mod drive;
 pub mod gateway;
 pub mod genesis;
 pub mod metrics;
+mod migration;
 pub mod node;
 pub mod queries;
 pub mod store;

@@ -25,8 +25,10 @@ use crate::genesis::Genesis;
 use crate::metrics::Metrics;
 use crate::queries::EPOCH_TICK;
 use crate::store::file_disk::FileDisk;
+use crate::store::state;
 
 pub mod assembly;
+mod checkpoints;
 mod descriptors;
 #[cfg(debug_assertions)]
 mod failpoint;
@@ -34,6 +36,7 @@ mod formation;
 mod guest_log;
 mod housekeeping;
 pub mod keeper;
+mod limits;
 mod raft_config;
 mod repair;
 mod replay;
@@ -350,6 +353,20 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// Port 0 asks for any free port; peers and clients must be told the one that was given.
+/// The state's options, with the failpoint that the environment asks for.
+#[cfg(debug_assertions)]
+fn state_options() -> state::Options {
+    state::Options {
+        wrong_value_at: failpoint::wrong_value(),
+        ..state::Options::default()
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn state_options() -> state::Options {
+    state::Options::default()
+}
+
 fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: SocketAddr) -> Settings {
     let advertised = |configured: String, bound: SocketAddr| match configured.strip_suffix(":0") {
         Some(host) => format!("{host}:{}", bound.port()),
@@ -389,6 +406,10 @@ fn settings(config: &Config, client: SocketAddr, raft: SocketAddr, admin: Socket
             quorum_age_max: timing.lease(),
             ..gateway::Options::default()
         },
-        tuning: Tuning::default(),
+        tuning: Tuning {
+            checkpoint_interval: config.raft.checkpoint_interval,
+            state: state_options(),
+            ..Tuning::default()
+        },
     }
 }

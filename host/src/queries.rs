@@ -90,8 +90,9 @@ impl Queries {
                 retry_after_ms: RETRY_AFTER_MS,
             },
         })?;
+        let view = query::visible(Arc::clone(view));
         Ok(Asking {
-            view: Arc::clone(view),
+            view: view.map_err(|fault| self.failed(fault))?,
             queried,
             queries,
         })
@@ -153,6 +154,7 @@ impl Queries {
                 String::from_utf8_lossy(&payload).into_owned(),
             )),
             Err(Trap::NoSuchExport) => Err(ViewError::NotOffered),
+            Ok(Returned::More(_)) => Err(ViewError::Refused(Trap::BadOutcome.slug().to_owned())),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }
     }
@@ -197,6 +199,10 @@ impl Asking<'_> {
             Ok(Returned::ApplicationError { code, payload }) => {
                 Outcome::ApplicationError { code, payload }
             }
+            // Only a migration has steps; the engine has seen to that.
+            Ok(Returned::More(_)) => Outcome::Trapped {
+                code: Trap::BadOutcome as u8,
+            },
             Err(trap) => Outcome::Trapped { code: trap as u8 },
         })
     }

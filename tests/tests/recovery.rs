@@ -10,6 +10,10 @@ mod poison;
 #[path = "recovery/stuck.rs"]
 mod stuck;
 
+#[cfg(debug_assertions)]
+#[path = "recovery/wrong_value.rs"]
+mod wrong_value;
+
 #[path = "recovery/full_disk.rs"]
 mod full_disk;
 

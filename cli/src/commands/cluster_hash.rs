@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_host::admin::HashAt;
+use quorate_host::admin::{CheckpointStatus, HashAt, Status};
 use quorate_protocol::v2::Member;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -31,12 +31,18 @@ struct NodeHash {
     hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// What comparing what is stored came to, unless all agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointStatus>,
 }
 
 pub(crate) async fn run(options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
     let known = find(options, deadline).await?;
-    let comparison = compare(&known.topology.members, deadline).await?;
+    let mut comparison = compare(&known.topology.members, deadline).await?;
+    comparison
+        .look_at_checkpoints(&known.topology.members, deadline)
+        .await;
     match options.output {
         Format::Text => print(&comparison.text())?,
         Format::Json => print_json(&comparison)?,
@@ -104,11 +110,13 @@ impl Comparison {
                         node_id,
                         hash: Some(hash.hash),
                         error: None,
+                        checkpoint: None,
                     },
                     Err(error) => NodeHash {
                         node_id,
                         hash: None,
                         error: Some(error.to_string()),
+                        checkpoint: None,
                     },
                 }
             })
@@ -122,11 +130,44 @@ impl Comparison {
         }
     }
 
+    /// The hashes cover what was applied; what a node's disk gives back, the nodes compare themselves.
+    async fn look_at_checkpoints(&mut self, members: &[Member], deadline: Instant) {
+        let status = |member: &Member| {
+            let admin = member.admin.clone();
+            async move { http::get::<Status>(&admin, "/v1/status", deadline).await }
+        };
+        let answers = join_all(members.iter().map(status)).await;
+        for (node, status) in self.nodes.iter_mut().zip(answers) {
+            let checkpoint = status.ok().and_then(|status| status.checkpoint);
+            node.checkpoint = checkpoint.filter(|checkpoint| checkpoint.outcome != "agrees");
+        }
+        self.equal &= self.nodes.iter().all(|node| node.checkpoint.is_none());
+    }
+
+    /// A line for each node whose stored state is not that of a majority, or may not be.
+    fn stored(&self) -> Vec<String> {
+        let lines = self.nodes.iter().filter_map(|node| {
+            let CheckpointStatus { index, outcome } = node.checkpoint.as_ref()?;
+            let what = match outcome.as_str() {
+                "differs" => "has stored something else than a majority",
+                _ => "knows of nodes that differ, and of no majority,",
+            };
+            Some(format!(
+                "node {} {what} at checkpoint {index}",
+                node.node_id
+            ))
+        });
+        lines.collect()
+    }
+
     fn text(&self) -> String {
         let mut text = format!("index {}\n", self.index);
         for node in &self.nodes {
             let hash = node.hash.as_deref().unwrap_or("-");
             text += &format!("node {}  {hash}\n", node.node_id);
+        }
+        for line in self.stored() {
+            text += &format!("{line}\n");
         }
         if self.equal {
             text += "all equal\n";
@@ -147,6 +188,12 @@ impl Comparison {
                 "a disk or memory fault on one node, or a fault of Quorate: keep the data of all\n\
                  nodes, and see `quorate explain state-hash-mismatch`",
             ));
+        }
+        let stored = self.stored();
+        if !stored.is_empty() {
+            let text = format!("the nodes' stored states differ\n  {}", stored.join("\n  "));
+            let failure = Failure::new(Exit::UNHEALTHY, Slug::StateHashMismatch, text);
+            return Err(failure.hint("see `quorate explain state-hash-mismatch`"));
         }
         let silent: Vec<String> = self
             .nodes

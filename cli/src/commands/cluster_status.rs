@@ -205,6 +205,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             stopped: None,
             poison: None,
+            checkpoint: None,
         }
     }
 

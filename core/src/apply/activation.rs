@@ -9,7 +9,7 @@ use crate::keys;
 use crate::limits::Limits;
 use crate::module::{Export, Manifest, ModuleHash, Modules, Trap};
 use crate::overlay::scan_through;
-use crate::records::{ActiveModule, ModuleRecord, NotActivated};
+use crate::records::{ActiveModule, MigrationDirection, ModuleRecord, NotActivated};
 use crate::result::{OperationResult, Refusal, Response};
 use crate::state::{Fault, Order, Read, Visit};
 
@@ -57,8 +57,10 @@ impl Applying<'_> {
             .active
             .as_ref()
             .is_some_and(|active| active.hash == hash);
+        let migration = self.migration.as_ref();
+        let is_coming = migration.is_some_and(|migration| migration.next.hash == hash);
         let record = self.get::<ModuleRecord>(&keys::module(hash))?;
-        let Some(record) = record.filter(|_| !is_in_force) else {
+        let Some(record) = record.filter(|_| !is_in_force && !is_coming) else {
             return Ok(OperationResult::Refused(Refusal::Superseded));
         };
         for number in 0..record.total {
@@ -98,6 +100,9 @@ impl Applying<'_> {
         if self.active.as_ref().map(|active| active.hash) != expected {
             return not(NotActivated::NotExpected);
         }
+        if let Some(migration) = self.migration.clone() {
+            return self.activate_during(migration, hash);
+        }
         let manifest = match check(&**self.base, self.modules, hash, &self.limits)? {
             Ok(manifest) => manifest,
             Err(why) => return not(why),
@@ -112,16 +117,24 @@ impl Applying<'_> {
             Some(current) => self.migrate(&current, &next, argument)?,
         };
         let called = match called {
+            Ok(Some(called)) if called.wants_more => {
+                return self.begin_migration(next, argument, called);
+            }
             Ok(called) => called,
             Err(why) => return not(why),
         };
-        self.put(keys::ACTIVE.to_vec(), &next);
-        self.active = Some(next);
+        self.put_in_force(next);
         // Only now: a session that the migration closes is told to the new module, over its data.
         if let Some(called) = called {
             self.settle(called)?;
         }
         Ok(OperationResult::Activated { hash })
+    }
+
+    pub(super) fn put_in_force(&mut self, next: ActiveModule) {
+        self.put(keys::ACTIVE.to_vec(), &next);
+        self.active = Some(next);
+        self.instance = None;
     }
 
     /// Over the data of an earlier version of the same module. No hook of the old module runs, but
@@ -132,29 +145,27 @@ impl Applying<'_> {
         next: &ActiveModule,
         argument: &[u8],
     ) -> Result<Result<Option<Called>, NotActivated>, Fault> {
+        let direction = match MigrationDirection::between(&current.manifest, &next.manifest) {
+            Ok(Some(direction)) => direction,
+            Ok(None) => return Ok(Ok(None)),
+            Err(why) => return Ok(Err(why)),
+        };
         let (from, to) = (current.manifest.state_version, next.manifest.state_version);
-        if current.manifest.name != next.manifest.name {
-            return Ok(Err(NotActivated::OtherName));
-        }
-        if from == to {
-            return Ok(Ok(None));
-        }
         let mut body = Vec::with_capacity(8 + argument.len());
         body.extend_from_slice(&from.to_le_bytes());
         body.extend_from_slice(&to.to_le_bytes());
         body.extend_from_slice(argument);
-        if next.manifest.migrates_from.contains(&from) {
-            self.run_as(next, Export::Migrate, tag::MIGRATE, &body)
-        } else if current.manifest.migrates_down_to.contains(&to) {
-            self.run_as(current, Export::MigrateDown, tag::MIGRATE, &body)
-        } else {
-            Ok(Err(NotActivated::NoMigration { from, to }))
+        match direction {
+            MigrationDirection::Up => self.run_as(next, Export::Migrate, tag::MIGRATE, &body),
+            MigrationDirection::Down => {
+                self.run_as(current, Export::MigrateDown, tag::MIGRATE, &body)
+            }
         }
     }
 
     /// Calls an export of `module`, which need not be in force. What it wrote and emitted is not
     /// settled yet. `None`: the export does not exist and is optional.
-    fn run_as(
+    pub(super) fn run_as(
         &mut self,
         module: &ActiveModule,
         export: Export,

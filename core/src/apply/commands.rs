@@ -44,7 +44,7 @@ impl Applying<'_> {
             }
             return Ok(self.answer_again(cached));
         }
-        let eviction = match self.admit(id, &progress, payload.len())? {
+        let eviction = match self.admit(id, &progress, Some(payload.len()))? {
             Ok(eviction) => eviction,
             Err(refusal) => return Ok(OperationResult::Refused(refusal)),
         };
@@ -69,7 +69,7 @@ impl Applying<'_> {
         if let Some(cached) = self.cached(id, &progress)? {
             return Ok(self.answer_again(cached));
         }
-        let eviction = match self.admit(id, &progress, 0)? {
+        let eviction = match self.admit(id, &progress, None)? {
             Ok(eviction) => eviction,
             Err(refusal) => return Ok(OperationResult::Refused(refusal)),
         };
@@ -118,12 +118,13 @@ impl Applying<'_> {
         self.get(&keys::response(id.session, id.request))
     }
 
-    /// The checks of a command that is not in the cache, in their order. Changes nothing.
+    /// The checks of a command that is not in the cache, in their order; an id that is given up has
+    /// no payload. Changes nothing.
     fn admit(
         &self,
         id: Id,
         progress: &Progress,
-        payload_bytes: usize,
+        payload_bytes: Option<usize>,
     ) -> Result<Result<Eviction, Refusal>, Fault> {
         if id.request < progress.lowest_pending {
             return Ok(Err(Refusal::Evicted));
@@ -132,8 +133,11 @@ impl Applying<'_> {
         if progress.sequence == Sequence::Consecutive && id.request != next {
             return Ok(Err(Refusal::OutOfOrder { expected: next }));
         }
+        if payload_bytes.is_some() && self.is_migrating() {
+            return Ok(Err(Refusal::Migrating));
+        }
         let bytes_max = self.limits.command_bytes_max;
-        if payload_bytes as u64 > bytes_max {
+        if payload_bytes.unwrap_or_default() as u64 > bytes_max {
             return Ok(Err(Refusal::TooLarge { bytes_max }));
         }
         if self.is_budget_used() {

@@ -93,6 +93,9 @@ impl Applying<'_> {
             Some(timer) if timer.due_us == due_us => timer,
             _ => return Ok(OperationResult::Refused(Refusal::Superseded)),
         };
+        if self.is_migrating() {
+            return Ok(OperationResult::Refused(Refusal::Migrating));
+        }
         if self.is_budget_used() {
             // Stays due: the leader sees it in the result.
             return Ok(OperationResult::Refused(Refusal::Overloaded));

@@ -32,6 +32,8 @@ pub mod tag {
     pub const QUERY: u8 = 7;
     /// The state changes its version.
     pub const MIGRATE: u8 = 8;
+    /// The same, in a further step.
+    pub const MIGRATE_STEP: u8 = 9;
 }
 
 /// An instance and how many calls it has served.
@@ -55,8 +57,11 @@ pub(super) struct Budget {
 
 /// How a call of the module ended, its writes and effects taken off the context.
 pub(super) struct Called {
+    /// Of a migration that wants another step: success, with the cursor.
     pub(super) response: Response,
-    writes: Overlay,
+    /// Whether a migration wants another step.
+    pub(super) wants_more: bool,
+    pub(super) writes: Overlay,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -189,8 +194,12 @@ impl Applying<'_> {
             if !ran.spent {
                 self.instance = Some(running);
             }
-            let response = match self.limited(ran.outcome) {
-                Ok(Outcome::Success(payload)) => Response::Success(payload),
+            let outcome = limited_step(export, ran.outcome, &effects);
+            let wants_more = matches!(outcome, Ok(Outcome::More(_)));
+            let response = match self.limited(outcome) {
+                Ok(Outcome::Success(payload) | Outcome::More(payload)) => {
+                    Response::Success(payload)
+                }
                 Ok(Outcome::ApplicationError { code, payload }) => {
                     Response::ApplicationError { code, payload }
                 }
@@ -206,7 +215,11 @@ impl Applying<'_> {
                     Response::Trapped(trap)
                 }
             };
-            return Ok(self.account(response, writes, effects));
+            let called = self.account(response, writes, effects);
+            return Ok(Called {
+                wants_more,
+                ..called
+            });
         }
     }
 
@@ -228,11 +241,13 @@ impl Applying<'_> {
         match response {
             Response::Success(_) => Called {
                 response,
+                wants_more: false,
                 writes,
                 effects,
             },
             _ => Called {
                 response,
+                wants_more: false,
                 writes: Overlay::new(),
                 effects: Vec::new(),
             },
@@ -257,6 +272,19 @@ impl Applying<'_> {
         if self.active.is_none() {
             return Ok(());
         }
+        if self.is_migrating() {
+            return self.let_wait(session, tag, body);
+        }
+        self.call_hook(session, tag, body)
+    }
+
+    /// As [`Applying::hook`], also while a migration is under way.
+    pub(super) fn call_hook(
+        &mut self,
+        session: Option<SessionId>,
+        tag: u8,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Fault> {
         if self.has_used(BUDGET_OPERATIONS) {
             self.count_hook_failure();
             return Ok(());
@@ -286,5 +314,27 @@ impl Applying<'_> {
         }
         let _in_progress = InProgress::begin(self.meter.as_ref(), Part::Instance);
         self.modules.instantiate(active.hash, &self.limits.module)
+    }
+}
+
+/// Most bytes of what a step of a migration hands to the next one.
+pub(crate) const CURSOR_BYTES_MAX: usize = 4096;
+
+/// Only a migration has steps; and what a step emits could not be undone.
+fn limited_step(
+    export: Export,
+    outcome: Result<Outcome, Trap>,
+    effects: &[Effect],
+) -> Result<Outcome, Trap> {
+    let Ok(Outcome::More(cursor)) = &outcome else {
+        return outcome;
+    };
+    match export {
+        Export::Migrate | Export::MigrateDown if cursor.len() > CURSOR_BYTES_MAX => {
+            Err(Trap::ResponseLimit)
+        }
+        Export::Migrate | Export::MigrateDown if !effects.is_empty() => Err(Trap::NotAllowed),
+        Export::Migrate | Export::MigrateDown => outcome,
+        _ => Err(Trap::BadOutcome),
     }
 }

@@ -37,6 +37,10 @@ impl Applying<'_> {
         {
             return self.create_again(existing, secret_hash);
         }
+        if self.is_migrating() {
+            // The module decides on each session, and there is none to ask.
+            return Ok(OperationResult::Refused(Refusal::Migrating));
+        }
         if self.meta.sessions >= self.limits.sessions_max {
             return Ok(OperationResult::Refused(Refusal::TooManySessions));
         }

@@ -6,7 +6,8 @@ use quorate_core::codec::Reader;
 use quorate_core::keys;
 use quorate_core::query;
 use quorate_core::records::{
-    CachedResponse, ModuleRecord, OutboxEntry, Profile, Progress, Record, References, Timer,
+    Before, CachedResponse, Migration, ModuleRecord, OutboxEntry, Profile, Progress, Record,
+    References, Timer, WaitingEvent,
 };
 use quorate_core::state::Value;
 use quorate_protocol::{CreationKey, SessionId};
@@ -33,10 +34,13 @@ pub(crate) fn check(state: &Memory) {
     payloads(state);
     timers(state);
     modules(state);
-    let known = [0, 1, 2, 3, 4, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16];
+    migrations(state);
+    let known = [
+        0, 1, 2, 3, 4, 0x0a, 0x0b, 0x0c, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16,
+    ];
     let known: BTreeSet<u8> = known
         .into_iter()
-        .chain([0x20, 0x21, 0x30, 0x31, 0x40])
+        .chain([0x20, 0x21, 0x30, 0x31, 0x40, 0x50, 0x51, 0x52])
         .collect();
     let used: BTreeSet<u8> = state.0.keys().map(|key| key[0]).collect();
     assert!(used.is_subset(&known), "unknown prefix in {used:02x?}");
@@ -120,6 +124,30 @@ fn payloads(state: &Memory) {
         .collect();
     references.retain(|_, count| *count > 1);
     assert_eq!(shared, references);
+}
+
+/// Nothing is left of a migration that has ended, and each acknowledgement that waits is known.
+#[track_caller]
+fn migrations(state: &Memory) {
+    let migration = query::migration(state).unwrap();
+    let holds_events = migration.as_ref().is_some_and(Migration::holds_events);
+    let waiting: BTreeMap<_, WaitingEvent> = records(state, 0x51);
+    assert!(
+        holds_events || waiting.is_empty(),
+        "events that nobody waits for"
+    );
+    let acknowledgements: BTreeMap<_, _> = waiting
+        .iter()
+        .filter(|(_, event)| event.tag == query::tag::REQUEST_ACKNOWLEDGED)
+        .map(|(key, event)| (&event.session.0[..], [&[0x51], *key].concat()))
+        .collect();
+    let known: BTreeMap<_, _> = under(state, 0x52)
+        .map(|(session, key)| (session, key.to_vec()))
+        .collect();
+    assert_eq!(acknowledgements, known);
+    let kept: BTreeMap<_, Before> = records(state, 0x50);
+    assert!(migration.is_some() || kept.is_empty(), "undo of nothing");
+    assert!(holds_events || !state.0.contains_key(keys::MIGRATION_ARGUMENT));
 }
 
 #[track_caller]

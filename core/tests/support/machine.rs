@@ -13,7 +13,7 @@ use quorate_core::meter::{Meter, Part};
 use quorate_core::query;
 use quorate_core::records::{Progress, Timer};
 use quorate_core::result::OperationResult;
-use quorate_core::state::{Fault, Read};
+use quorate_core::state::{Fault, Order, Read, Value, Visit};
 use quorate_protocol::RequestId;
 
 use super::memory::Memory;
@@ -125,6 +125,7 @@ impl Machine {
         self.log.push(bytes);
         invariants::check(&self.state);
         assert_eq!(query::meta(&*self.state).unwrap().hash, applied.hash);
+        assert_eq!(applied.migration_step, self.next_step());
         Ok(applied)
     }
 
@@ -149,6 +150,27 @@ impl Machine {
         let data = self.state.0.range(vec![MODULE_DATA]..);
         data.map(|(key, value)| (key[1..].to_vec(), value.to_vec()))
             .collect()
+    }
+
+    /// The module's data as queries see it.
+    pub(crate) fn visible_data(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let visible = query::visible(Arc::clone(&self.state) as _).unwrap();
+        let (start, end) = ([MODULE_DATA], [MODULE_DATA + 1]);
+        let mut data = BTreeMap::new();
+        let mut visit = |key: &[u8], value: &Value| {
+            data.insert(key[1..].to_vec(), value.to_vec());
+            Visit::More
+        };
+        visible
+            .scan(&start, Some(&end), Order::Ascending, &mut visit)
+            .unwrap();
+        data
+    }
+
+    /// The number of the step that a migration wants next.
+    pub(crate) fn next_step(&self) -> Option<u32> {
+        let migration = query::migration(&*self.state).unwrap();
+        migration.map(|migration| migration.number)
     }
 
     /// Ids and payloads of a session's unacknowledged requests.

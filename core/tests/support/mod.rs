@@ -11,4 +11,4 @@ pub(crate) mod script;
 pub(crate) use machine::Machine;
 pub(crate) use module::Code;
 pub(crate) use operations::*;
-pub(crate) use script::{Action, script};
+pub(crate) use script::{Action, script, steps};

@@ -199,10 +199,15 @@ impl Instance for Running {
             fuel_max: fuel,
             spent: false,
             said: Vec::new(),
+            next_step: None,
             context,
         };
         self.served += 1;
-        let outcome = match run.event(&self.code, &call) {
+        let ended = run.event(&self.code, &call);
+        let outcome = match ended {
+            Ok(None) if run.next_step.is_some() => {
+                Ok(Outcome::More(run.next_step.take().unwrap_or_default()))
+            }
             Ok(None) => Ok(Outcome::Success(std::mem::take(&mut run.said))),
             Ok(Some(code)) => Ok(Outcome::ApplicationError {
                 code,
@@ -226,6 +231,8 @@ struct Run<'a> {
     fuel_max: u64,
     spent: bool,
     said: Vec<u8>,
+    /// The cursor of the step that comes next.
+    next_step: Option<Vec<u8>>,
     context: &'a mut Context,
 }
 
@@ -237,8 +244,8 @@ impl Run<'_> {
                 Some(init) => self.run(init),
                 None => Err(Trap::NoSuchExport.into()),
             },
-            (Export::Migrate, _) => self.run(&code.migrate),
-            (Export::MigrateDown, _) => self.run(&code.migrate_down),
+            (Export::Migrate, tag) => self.migrate(&code.migrate, tag, call.body()),
+            (Export::MigrateDown, tag) => self.migrate(&code.migrate_down, tag, call.body()),
             (Export::Apply, tag::COMMAND) => self.run(&actions(call.body())),
             (Export::Apply, tag::TIMER) => {
                 let (length, rest) = call.body()[8..].split_first_chunk().unwrap();
@@ -249,6 +256,31 @@ impl Run<'_> {
             (Export::Apply, hook) => self.hook(hook, call.body()),
             (export, _) => panic!("{export:?} is not called by entries"),
         }
+    }
+
+    /// Its cursors are the number of the next step, twice.
+    fn migrate(
+        &mut self,
+        script: &[Action],
+        tag: u8,
+        body: &[u8],
+    ) -> Result<Option<u32>, CallError> {
+        let number = match tag {
+            tag::MIGRATE => 0,
+            _ => {
+                let fields = body[8..].first_chunk::<10>().unwrap();
+                assert_eq!(fields[4..8], 2_u32.to_le_bytes());
+                assert_eq!(fields[8..], [fields[0]; 2], "the cursor is the step's own");
+                fields[0]
+            }
+        };
+        let mut steps = script.split(|action| *action == Action::Next);
+        let step = steps.nth(number.into()).unwrap();
+        let ended = self.run(step)?;
+        if steps.next().is_some() {
+            self.next_step = Some(vec![number + 1; 2]);
+        }
+        Ok(ended)
     }
 
     fn hook(&mut self, hook: u8, body: &[u8]) -> Result<Option<u32>, CallError> {
@@ -298,6 +330,8 @@ impl Run<'_> {
             Action::TrapIfNeighbour | Action::SwellIfNeighbour => {}
             Action::Spend => self.spent = true,
             Action::Panic => panic!("the engine is broken"),
+            Action::Next => panic!("only a migration has steps"),
+            Action::More(cursor) => self.next_step = Some(cursor.clone()),
             Action::Burn(fuel) => {
                 self.fuel += fuel;
                 if self.fuel > self.fuel_max {

@@ -105,6 +105,13 @@ pub(crate) fn fire(key: &[u8], due_us: u64) -> Operation {
     }
 }
 
+pub(crate) fn checkpoint(start: &[u8], end: &[u8]) -> Operation {
+    Operation::Checkpoint {
+        start: start.to_vec(),
+        end: end.to_vec(),
+    }
+}
+
 /// The chunks of a module.
 pub(crate) fn chunks(code: &Code) -> Vec<Operation> {
     let bytes = code.to_bytes();

@@ -39,6 +39,10 @@ pub(crate) enum Action {
     PutZeros(Vec<u8>, u32),
     /// Not the guest: what runs it panics.
     Panic,
+    /// Ends a step of a migration; what follows is the next step's.
+    Next,
+    /// Asks for another step, with this cursor.
+    More(Vec<u8>),
 }
 
 /// The payload of these actions.
@@ -65,6 +69,8 @@ pub(crate) fn script(actions: &[Action]) -> Vec<u8> {
             Action::Burn(fuel) => out.u8(17).u64(*fuel),
             Action::PutZeros(key, count) => out.u8(18).bytes(key).u32(*count),
             Action::Panic => out.u8(19),
+            Action::Next => out.u8(20),
+            Action::More(cursor) => out.u8(21).bytes(cursor),
         };
     }
     out.finish()
@@ -104,12 +110,19 @@ fn action(tag: u8, input: &mut Reader<'_>) -> Action {
         17 => Action::Burn(input.u64().unwrap()),
         18 => Action::PutZeros(bytes(input), input.u32().unwrap()),
         19 => Action::Panic,
+        20 => Action::Next,
+        21 => Action::More(bytes(input)),
         other => panic!("no action {other}"),
     }
 }
 
 fn small_key() -> impl Strategy<Value = Vec<u8>> {
     (0u8..6).prop_map(|key| vec![b'k', key])
+}
+
+/// What a migration does in steps of these actions.
+pub(crate) fn steps(steps: &[Vec<Action>]) -> Vec<Action> {
+    steps.join(&Action::Next)
 }
 
 /// A step that a random script may take.
@@ -158,6 +171,19 @@ fn hook_script() -> impl Strategy<Value = Vec<Action>> {
         1 => (40u64..80).prop_map(Action::Burn),
     ];
     proptest::collection::vec(step, 0..3)
+}
+
+/// A random step of a migration: without effects.
+pub(crate) fn any_migration_step() -> impl Strategy<Value = Vec<Action>> {
+    let text = proptest::collection::vec(any::<u8>(), 0..5);
+    let action = prop_oneof![
+        6 => (small_key(), text).prop_map(|(key, value)| Action::Put(key, value)),
+        3 => small_key().prop_map(Action::Delete),
+        1 => small_key().prop_map(Action::Get),
+        1 => (2u8..5).prop_map(|tag| Action::Delete(format!("hook/{tag}").into_bytes())),
+        1 => (0u64..30).prop_map(Action::Burn),
+    ];
+    proptest::collection::vec(action, 0..6)
 }
 
 /// A random script.

@@ -96,6 +96,7 @@ impl fmt::Display for Did {
             Ok(Outcome::ApplicationError { code, payload }) => {
                 writeln!(f, "  error {code} {:?}", text(payload))?;
             }
+            Ok(Outcome::More(cursor)) => writeln!(f, "  more {:?}", text(cursor))?,
             Err(trap) => writeln!(f, "  trap {trap:?}")?,
         }
         for (key, value) in &self.writes {
@@ -341,7 +342,7 @@ impl Builds {
             Ok(Outcome::ApplicationError { payload, .. }) => {
                 (PayloadKind::ApplicationError, payload)
             }
-            Err(_) => return Ok(()),
+            Ok(Outcome::More(_)) | Err(_) => return Ok(()),
         };
         self.shown(kind, payload)
     }

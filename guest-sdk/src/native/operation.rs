@@ -29,6 +29,9 @@ const TIMER_KEY_BYTES_MAX: usize = 256;
 /// Largest payload of a timer, in bytes.
 const TIMER_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
+/// Longest cursor of a migration, in bytes.
+const CURSOR_BYTES_MAX: usize = 4096;
+
 /// Stored keys and values.
 pub(super) type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -46,6 +49,8 @@ pub enum Trap {
     ResponseLimit,
     /// A write or an effect where only reads are allowed, or a store call without a store.
     NotAllowed,
+    /// A migration wants more steps than there may be; on a node that is `out-of-fuel`.
+    TooManySteps,
 }
 
 impl fmt::Display for Trap {
@@ -56,6 +61,7 @@ impl fmt::Display for Trap {
             Self::EffectLimit => f.write_str("effect-limit"),
             Self::ResponseLimit => f.write_str("response-limit"),
             Self::NotAllowed => f.write_str("not-allowed"),
+            Self::TooManySteps => f.write_str("out-of-fuel"),
         }
     }
 }
@@ -92,6 +98,8 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) response: Vec<u8>,
+    /// A migration wants another step; the response is its cursor.
+    pub(super) wants_more: bool,
     /// `None` is a deleted key.
     pub(super) writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     pub(super) effects: Vec<Effect>,
@@ -119,15 +127,23 @@ pub(super) fn run<M: Module>(state: &State, access: Access, export: Export, inpu
     }));
     let logged = operation.logged.take();
     let outcome = called.map_err(trap_of).and_then(|bytes| {
+        let wants_more = bytes.first() == Some(&2);
         let response = match decode_outcome(bytes) {
             Ok(response) => response,
             Err(error) => return Ok(Err(error)),
         };
+        if wants_more && response.len() > CURSOR_BYTES_MAX {
+            return Err(Trap::ResponseLimit);
+        }
+        if wants_more && !operation.effects.borrow().is_empty() {
+            return Err(Trap::NotAllowed);
+        }
         if access != Access::Nothing && response.len() > RESPONSE_BYTES_MAX {
             return Err(Trap::ResponseLimit);
         }
         Ok(Ok(Done {
             response,
+            wants_more,
             writes: operation.writes.take(),
             effects: operation.effects.take(),
         }))
@@ -156,7 +172,8 @@ fn decode_outcome(mut bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
             String::from_utf8_lossy(message),
         )),
         _ => {
-            assert_eq!(bytes.first(), Some(&0), "an outcome says how it ended");
+            let is_success = matches!(bytes.first(), Some(0 | 2));
+            assert!(is_success, "an outcome says how it ended");
             bytes.remove(0);
             Ok(bytes)
         }

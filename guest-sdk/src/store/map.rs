@@ -8,6 +8,8 @@ use std::ops::RangeBounds;
 use crate::codec::{Codec, Json};
 use crate::context::{Context, ReadContext};
 use crate::error::{Error, Result};
+use crate::host::{Order, SCAN_KEYS_MAX};
+use crate::migration::{MigrationStep, Progress};
 use crate::module::Module;
 use crate::store::range::{Bounds, Range};
 use crate::store::{EncodeKey, HasPrefix, Key, Name};
@@ -150,7 +152,47 @@ impl<K: Key, V, C: Codec<V>> Map<K, V, C> {
     {
         Bounds::of_prefix(self.name, first).delete(&mut cx.store_mut(), limit)
     }
+
+    /// One step of a migration of the whole map: calls `each` with the next entries in order, at most `limit` (and at
+    /// most 10 000) and of about 1 MiB, and asks for another step unless there are no more. It may change the entry that
+    /// it is called with; one that it adds behind it comes later.
+    ///
+    /// The cursor is the map's own: a migration of several maps keeps, in front of it, which of them it is at.
+    ///
+    /// # Errors
+    /// What `each` returns; [`Error::MALFORMED_STATE`].
+    pub fn migrate_step<M: Module>(
+        &self,
+        cx: &mut Context<'_, M>,
+        step: MigrationStep<'_>,
+        limit: u32,
+        mut each: impl FnMut(&mut Context<'_, M>, K, V) -> Result<()>,
+    ) -> Result<Progress> {
+        let first = match step.cursor {
+            [] => self.name.prefix(),
+            last => super::range::after(last.to_vec()),
+        };
+        let end = super::range::past(self.name.prefix());
+        let limit = limit.clamp(1, SCAN_KEYS_MAX);
+        let entries = match first < end {
+            true => cx
+                .store()
+                .scan(&first, &end, Order::Ascending, limit, STEP_BYTES)?,
+            false => Vec::new(),
+        };
+        let last = entries.last().map(|(key, _)| key.clone());
+        for (key, value) in entries {
+            let key = self.name.decode(&key)?;
+            let value = C::decode(&value)
+                .map_err(|malformed| Error::malformed_state(self.name.0, &malformed))?;
+            each(cx, key, value)?;
+        }
+        Ok(last.map_or(Progress::Done, Progress::More))
+    }
 }
+
+/// About what one step of a migration reads, in bytes.
+const STEP_BYTES: usize = 1 << 20;
 
 impl<K, V, C> fmt::Debug for Map<K, V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

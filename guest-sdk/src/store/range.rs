@@ -60,7 +60,7 @@ impl Bounds {
 }
 
 /// The smallest key above `key` that the store can have.
-fn after(mut key: Vec<u8>) -> Vec<u8> {
+pub(super) fn after(mut key: Vec<u8>) -> Vec<u8> {
     if key.len() == KEY_BYTES_MAX {
         return past(key);
     }
@@ -69,7 +69,7 @@ fn after(mut key: Vec<u8>) -> Vec<u8> {
 }
 
 /// The smallest key above all that begin with `prefix`.
-fn past(mut prefix: Vec<u8>) -> Vec<u8> {
+pub(super) fn past(mut prefix: Vec<u8>) -> Vec<u8> {
     while let Some(last) = prefix.pop() {
         if last < 0xff {
             prefix.push(last + 1);

@@ -13,6 +13,7 @@ use super::*;
 use crate::drive::Driver;
 use crate::metrics::Metrics;
 
+mod limit_paths;
 mod session_paths;
 
 use session_paths::session;
@@ -113,6 +114,32 @@ impl AdminSource for Source {
         async { closed }.boxed()
     }
 
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        let limits = LimitsInForce::new(12, &quorate_core::limits::Limits::default());
+        async { Ok(limits) }.boxed()
+    }
+
+    fn set_limits(
+        &self,
+        changes: LimitChanges,
+    ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        let mut limits = quorate_core::limits::Limits::default();
+        let set = changes
+            .set
+            .iter()
+            .try_for_each(|(name, value)| limits.set(name, *value));
+        let answer = match changes.set.get("sessions-max") {
+            Some(7) => Err(LimitsError::NotLeader {
+                admin: Some("n7:3".to_owned()),
+            }),
+            Some(8) => Err(LimitsError::Module("module-memory".to_owned())),
+            _ => set
+                .map(|()| LimitsInForce::new(13, &limits))
+                .map_err(LimitsError::from),
+        };
+        async { answer }.boxed()
+    }
+
     fn payload_from_json(
         &self,
         kind: PayloadKind,
@@ -166,6 +193,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         stopped: None,
         poison: None,
+        checkpoint: None,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::limits::{LimitChanges, LimitsError, LimitsInForce};
 use super::repair::{Poison, Skip, SkipRefused};
 use super::sessions::{Session, SessionError, SessionPage};
 use crate::metrics::Metrics;
@@ -47,6 +48,15 @@ pub trait AdminSource: Send + Sync + 'static {
 
     /// Closes a session; returns once it has ended.
     fn close_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), SessionError>>;
+
+    /// The replicated limits in force.
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>>;
+
+    /// Sets limits; returns once they are in force.
+    fn set_limits(
+        &self,
+        changes: LimitChanges,
+    ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>>;
 
     /// A payload from JSON, by the module in force, with a deadline of the source's own.
     fn payload_from_json(
@@ -111,6 +121,21 @@ pub struct Status {
     /// The operation at which its own code panics, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poison: Option<Poison>,
+    /// What comparing the newest checkpoint came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
+}
+
+/// What comparing a checkpoint came to, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CheckpointStatus {
+    /// The checkpoint.
+    #[serde(with = "text")]
+    pub index: u64,
+    /// `agrees`; `undecided`: nodes differ, and no majority has the same; `differs`: a majority has
+    /// something else than this node.
+    pub outcome: String,
 }
 
 /// What a node is to its cluster.

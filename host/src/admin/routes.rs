@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::api::{ApiError, ErrorBody, HashAt, ViewAnswer, ViewRequest, hex, unhex};
 use super::repair::{Skip, SkipRefused};
-use super::{AdminSource, ViewError, session_routes};
+use super::{AdminSource, ViewError, limits, session_routes};
 use crate::drive::Driver;
 use crate::metrics::CONTENT_TYPE;
 
@@ -45,10 +45,12 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/sessions", get(session_routes::list))
         .route("/v1/sessions/{id}", get(session_routes::show))
         .route("/v1/sessions/{id}/close", post(session_routes::close))
+        .route("/v1/limits", get(limits::show).post(limits::set))
         .route("/v1/repair/skip", post(skip))
         .fallback(async || {
             let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
-                        /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/repair/skip";
+                        /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/limits, \
+                        /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {

@@ -212,6 +212,9 @@ fn raft(config: &Config, check: &mut Check) {
         let hint = "five heartbeats or more, so that one lost heartbeat causes no election";
         check.fail(&[election_key, heartbeat_key], message, hint);
     }
+    let interval = raft.checkpoint_interval;
+    let key = "raft.checkpoint-interval";
+    check.duration(key, interval, Duration::from_secs(1), 7 * DAY);
     check.within(
         "raft.log-keep",
         raft.log_keep,

@@ -33,6 +33,7 @@ use crate::store::log::LogStore;
 use crate::store::skips::Skips;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
+pub mod checkpoints;
 mod recent;
 mod stopwatch;
 
@@ -163,7 +164,13 @@ impl Applier {
     fn commit(&self, position: LogPosition, applied: &mut Applied) {
         let writes = std::mem::take(&mut applied.writes);
         self.state.commit(position, writes, None);
+        if let Some(range) = applied.checkpoint.take() {
+            let folded = self.state.end_fold_here();
+            let checkpoints = self.recent.checkpoints();
+            checkpoints.take(applied.index, range, folded);
+        }
         self.recent.push(applied.index, applied.hash);
+        self.recent.migrates(applied.migration_step);
     }
 
     /// Says on every node, not only on the one that proposed it, what became of a module.
@@ -173,6 +180,10 @@ impl Applier {
                 OperationResult::Activated { hash } => {
                     tracing::info!(index = applied.index, module = %hash, "a module is in force");
                     self.recent.first_module(None);
+                    continue;
+                }
+                OperationResult::Stepped { next } => {
+                    tracing::debug!(index = applied.index, ?next, "a migration goes on");
                     continue;
                 }
                 // Another leader was faster.

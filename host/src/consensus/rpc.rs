@@ -21,9 +21,11 @@ use super::encoding;
 use super::network::acknowledged::Held;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
+mod digest;
 mod relay;
 mod snapshot;
 
+pub(super) use digest::{decode_digest, decode_digest_index, encode_digest, encode_digest_index};
 pub use relay::{RelayAnswer, RelayBegin};
 pub use snapshot::{SnapshotAnswer, SnapshotBegin, SnapshotChunk};
 
@@ -65,10 +67,12 @@ pub enum Kind {
     Introduce = 9,
     /// A stream for the connection of a client that this node relays to its leader.
     Relay = 10,
+    /// What is stored at a checkpoint?
+    Digest = 20,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Append,
         Self::AppendStream,
         Self::Vote,
@@ -79,6 +83,7 @@ impl Kind {
         Self::SnapshotInstall,
         Self::Introduce,
         Self::Relay,
+        Self::Digest,
     ];
 }
 

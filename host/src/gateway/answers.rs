@@ -173,6 +173,7 @@ impl Gateway {
                     (None, Outcome::TooLarge { bytes_max })
                 }
                 Refusal::NotReady => (None, Outcome::NoModule),
+                Refusal::Migrating => (None, Outcome::Migrating),
                 // Never to be sent again: it would be applied, and stop every node once more.
                 Refusal::Skipped => {
                     let code = Trap::Skipped as u8;

@@ -102,6 +102,12 @@ impl Gateway {
             return;
         }
         let view = self.parts.state.view();
+        match query::migration(&*view) {
+            // They stay due, and are fired when the module's data is one version's again.
+            Ok(Some(migration)) if migration.holds_events() => return,
+            Ok(_) => {}
+            Err(fault) => return self.parts.consensus.fail(fault),
+        }
         let count = OWN_OPERATIONS_MAX + leading.firing.len();
         let (due, next) = match (
             query::due_timers(&*view, now_us, count),

@@ -15,7 +15,7 @@ use super::raft_config::raft_config;
 use super::replay::replay;
 use super::stores::Stores;
 pub use super::timing::Timing;
-use super::{formation, housekeeping, restored};
+use super::{checkpoints, formation, housekeeping, restored};
 use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
 use crate::consensus::network::acknowledged::Held;
@@ -31,6 +31,7 @@ use crate::gateway::edge::{Edge, EdgeEvent};
 use crate::gateway::{self, Gateway};
 use crate::genesis::Genesis;
 use crate::metrics::Metrics;
+use crate::migration;
 use crate::queries::Queries;
 use crate::store::disk::Disk;
 use crate::store::log::{self, LogStore};
@@ -68,6 +69,11 @@ pub struct Tuning {
     pub log_entries_kept_min: u64,
     /// Appends are held back while this node has more committed entries than this to apply.
     pub apply_lag_max: u64,
+    /// How often the leader names a range of keys in which nodes compare what they have stored; zero:
+    /// never.
+    pub checkpoint_interval: Duration,
+    /// About how many bytes of keys and values such a range has.
+    pub checkpoint_bytes: usize,
     /// Of the log.
     pub log: log::Config,
     /// Of the state.
@@ -79,6 +85,8 @@ impl Default for Tuning {
         Self {
             log_entries_kept_min: 1024,
             apply_lag_max: 256,
+            checkpoint_interval: Duration::ZERO,
+            checkpoint_bytes: 64 << 20,
             log: log::Config::default(),
             state: state::Options::default(),
         }
@@ -149,6 +157,9 @@ pub enum Error {
         /// The log's newest entry.
         last: u64,
     },
+    /// The state was found to differ from that of a majority.
+    #[error(transparent)]
+    Differs(Fault),
     /// The log is gone, and with it the vote and what was acknowledged since the last fold.
     #[error(
         "state.redb exists and raft.redb does not: a node without its log must not take part again; \
@@ -194,6 +205,8 @@ pub struct Assembly {
     service: Arc<PeerService>,
     gateway: gateway::Handle,
     applying: tokio::sync::Mutex<Ending>,
+    /// Held by whoever changes the replicated limits.
+    pub(super) setting_limits: tokio::sync::Mutex<()>,
     tasks: Mutex<Vec<Running>>,
 }
 
@@ -306,6 +319,7 @@ impl Assembly {
             relayer,
             genesis,
             reserve: reserve.clone(),
+            recent: Arc::clone(&recent),
             metrics: Arc::clone(&metrics),
             options: settings.gateway.clone(),
         });
@@ -320,11 +334,37 @@ impl Assembly {
             metrics: Arc::clone(&metrics),
             introduction: introduction.clone(),
             acknowledged,
+            recent: Arc::clone(&recent),
             join: Arc::clone(&join),
             relays: handle.relays(),
             apply_lag_max: settings.tuning.apply_lag_max,
         }));
         tasks.push(driver.task(gateway.run(events, asks)));
+        tasks.push(driver.task(migration::keep_going(migration::Steps {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            state: state.clone(),
+            reserve: reserve.clone(),
+            recent: Arc::clone(&recent),
+        })));
+        let comparing = checkpoints::Comparing {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            me: me.clone(),
+            transport: Arc::clone(&transport),
+            state: state.clone(),
+            disk: Arc::clone(&disk),
+            recent: Arc::clone(&recent),
+            failure: Arc::clone(&failure),
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.push(driver.task(comparing.clone().digest()));
+        tasks.push(driver.task(comparing.clone().compare()));
+        let interval = settings.tuning.checkpoint_interval;
+        if !interval.is_zero() {
+            let bytes = settings.tuning.checkpoint_bytes;
+            tasks.push(driver.task(comparing.propose(interval, bytes)));
+        }
         tasks.push(driver.task(formation::form(formation::Formation {
             driver: driver.clone(),
             consensus: consensus.clone(),
@@ -367,6 +407,7 @@ impl Assembly {
             service,
             gateway: handle,
             applying: tokio::sync::Mutex::new(applying),
+            setting_limits: tokio::sync::Mutex::default(),
             tasks: Mutex::new(tasks),
         })
     }

@@ -1,7 +1,8 @@
 //! Makes this node fail at an operation of a test's choice. Only in builds with debug assertions.
 //!
 //! `QUORATE_FAILPOINT` is `WHAT:TEXT`: a call for an entry whose input contains TEXT panics, fails with
-//! a fault of the host, or never returns.
+//! a fault of the host, or never returns. `wrong:TEXT` is not about calls: a value that is stored with
+//! TEXT in it, or in its key, is stored wrong, with a checksum that does not tell.
 
 use std::sync::Arc;
 
@@ -34,10 +35,14 @@ pub(super) fn from_environment(modules: Arc<dyn Modules>) -> Result<Arc<dyn Modu
     };
     let unknown = || {
         Fault::new(format!(
-            "{VARIABLE} is {asked:?}, not panic|fault|hang:TEXT"
+            "{VARIABLE} is {asked:?}, not panic|fault|hang|wrong:TEXT"
         ))
     };
     let (what, text) = asked.split_once(':').ok_or_else(unknown)?;
+    if what == "wrong" {
+        tracing::warn!(asked, "this node has a failpoint");
+        return Ok(modules);
+    }
     let what = match what {
         "panic" => What::Panic,
         "fault" => What::Fault,
@@ -50,6 +55,12 @@ pub(super) fn from_environment(modules: Arc<dyn Modules>) -> Result<Arc<dyn Modu
         text: text.into(),
     };
     Ok(Arc::new(Failing { modules, failpoint }))
+}
+
+/// What is stored wrong.
+pub(super) fn wrong_value() -> Option<Vec<u8>> {
+    let asked = std::env::var(VARIABLE).ok()?;
+    Some(asked.strip_prefix("wrong:")?.as_bytes().to_vec())
 }
 
 #[derive(Debug)]

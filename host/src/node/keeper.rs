@@ -17,6 +17,7 @@ use super::assembly::{Assembly, Environment, Error, Settings};
 use super::stores::Stores;
 use super::waiting_room;
 use crate::consensus::Succession;
+use crate::consensus::machine::checkpoints::Outcome;
 use crate::consensus::network::{Refused, Service};
 use crate::drive::{Driver, Instant, Running};
 use crate::gateway::edge::EdgeEvent;
@@ -253,6 +254,11 @@ impl Keeping {
 
     /// Waits until it is worth trying, and tries. `None`: the node is to stop.
     async fn try_again(&mut self, poison: Option<Poison>, pause: &mut Pause) -> Option<Phase> {
+        if self.differs() {
+            // It must not serve what it has stored, nor give it away.
+            until(&mut self.stopping).await;
+            return None;
+        }
         let pause = match poison {
             // It would panic again.
             Some(_) => None,
@@ -298,6 +304,13 @@ impl Keeping {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a majority has stored something else.
+    fn differs(&self) -> bool {
+        let outcome = self.environment.recent.checkpoints().outcome();
+        let differs = matches!(*outcome.borrow(), Outcome::Differs { .. });
+        differs
     }
 
     fn down(&self, fault: Fault) -> Phase {

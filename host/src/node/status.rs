@@ -11,12 +11,14 @@ use tokio::sync::watch;
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
 use super::stores::Stores;
-use super::{repair, sessions};
+use super::{limits, repair, sessions};
 use crate::admin::{
-    AdminSource, Check, Member, ModuleStatus, PayloadKind, Poison, Role, Session, SessionError,
-    SessionPage, Skip, SkipRefused, Status, ViewError, hex,
+    AdminSource, Check, CheckpointStatus, LimitChanges, LimitsError, LimitsInForce, Member,
+    ModuleStatus, PayloadKind, Poison, Role, Session, SessionError, SessionPage, Skip, SkipRefused,
+    Status, ViewError, hex,
 };
 use crate::config::Config;
+use crate::consensus::machine::checkpoints::Outcome;
 use crate::consensus::machine::{self, Recent};
 use crate::consensus::types;
 use crate::drive::{Driver, Instant};
@@ -100,7 +102,9 @@ impl NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             stopped: None,
             poison: None,
+            checkpoint: None,
         };
+        status.checkpoint = checkpoint(&self.recent);
         if let Some(started) = self.started_node.get() {
             started.fill(&mut status);
         }
@@ -271,6 +275,20 @@ fn fill_from_consensus(assembly: &Assembly, status: &mut Status) {
     status.members = members(assembly.consensus().members(), &raft.voters);
 }
 
+fn checkpoint(recent: &Recent) -> Option<CheckpointStatus> {
+    let outcome = recent.checkpoints().outcome();
+    let (index, outcome) = match *outcome.borrow() {
+        Outcome::Nothing => return None,
+        Outcome::Agrees { index } => (index, "agrees"),
+        Outcome::Undecided { index } => (index, "undecided"),
+        Outcome::Differs { index } => (index, "differs"),
+    };
+    Some(CheckpointStatus {
+        index,
+        outcome: outcome.to_owned(),
+    })
+}
+
 fn members(
     nodes: impl IntoIterator<Item = (types::NodeId, types::Member)>,
     voters: &[types::NodeId],
@@ -354,6 +372,25 @@ impl AdminSource for NodeStatus {
             let assembly = self.started_node.get().and_then(Started::assembly);
             let assembly = assembly.ok_or(SessionError::NotRunning)?;
             assembly.close_session(session).await
+        })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        Box::pin(async move {
+            let started = self.started_node.get();
+            let started = started.ok_or(LimitsError::NotRunning)?;
+            limits::in_force(&self.driver, &started.stores.state).await
+        })
+    }
+
+    fn set_limits(
+        &self,
+        changes: LimitChanges,
+    ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        Box::pin(async move {
+            let assembly = self.started_node.get().and_then(Started::assembly);
+            let assembly = assembly.ok_or(LimitsError::NotRunning)?;
+            assembly.set_limits(changes).await
         })
     }
 

@@ -20,6 +20,42 @@ use crate::store::state::StateStore;
 pub(super) const LOG_FILE: &str = log::FILE;
 pub(super) const STATE_FILE: &str = "state.redb";
 
+/// There once the state is known to differ from what a majority of the nodes has stored.
+const DIFFERS_FILE: &str = "state.differs";
+
+/// Notes, durably, that the state differs from that of a majority at the checkpoint `index`.
+///
+/// # Errors
+/// Any I/O error.
+pub(super) fn write_difference(disk: &dyn Disk, index: u64) -> std::io::Result<()> {
+    const NEW: &str = "state.differs.new";
+    let mut file = disk.create(NEW)?;
+    file.append(index.to_string().as_bytes())?;
+    file.sync()?;
+    disk.rename(NEW, DIFFERS_FILE)
+}
+
+/// Why a node whose state differs takes no part.
+pub(super) fn difference(index: u64) -> Fault {
+    Fault::new(format!(
+        "{STATE_FILE} differs from what a majority of the nodes has stored at the checkpoint {index}: \
+         keep its data directory for those who look into it, and add the node with an empty one, under \
+         a new node id"
+    ))
+}
+
+/// The checkpoint at which the state was found to differ.
+fn noted_difference(disk: &dyn Disk) -> std::io::Result<Option<u64>> {
+    if !disk.exists(DIFFERS_FILE)? {
+        return Ok(None);
+    }
+    let file = disk.open(DIFFERS_FILE)?;
+    let mut text = vec![0; file.length()?.min(20) as usize];
+    file.read_exact_at(0, &mut text)?;
+    // Whatever is in it: that it is there says enough.
+    Ok(Some(String::from_utf8_lossy(&text).parse().unwrap_or(0)))
+}
+
 /// The log, the state, and what is skipped: outlives an assembly that could not go on. All clones are the same.
 #[derive(Debug, Clone)]
 pub struct Stores {
@@ -91,6 +127,9 @@ pub(crate) async fn open(
         node,
         new_incarnation: driver.random(),
     };
+    if let Some(index) = noted_difference(&**disk)? {
+        return Err(Error::Differs(difference(index)));
+    }
     if disk.exists(STATE_FILE)? && !disk.exists(LOG_FILE)? {
         return Err(Error::NoLog);
     }

@@ -19,6 +19,7 @@ use super::disk::Disk;
 use super::{Identity, LogDurability, LogPosition};
 use crate::drive::{Driver, Running};
 
+mod checkpoint;
 mod database;
 mod fold;
 mod gaps;
@@ -31,6 +32,7 @@ mod snapshot;
 mod stream;
 mod view;
 
+pub use checkpoint::Folded;
 pub use marks::{FORMAT, Membership, Progress};
 pub use open::{OpenCheck, OpenError, Options};
 pub use receive::{ReceiveError, Received, SnapshotReceiver};
@@ -96,6 +98,8 @@ struct Inner {
     unfolded: bool,
     active_bytes: usize,
     frozen_bytes: usize,
+    /// A layer that was frozen to end at one entry, and is not being folded yet.
+    ending: Option<checkpoint::Ending>,
 }
 
 impl StateStore {
@@ -125,6 +129,7 @@ impl StateStore {
             unfolded,
             active_bytes: 0,
             frozen_bytes: 0,
+            ending: None,
         };
         let shared = Arc::new(Shared {
             snapshots: Snapshots::default(),
@@ -388,6 +393,7 @@ impl Inner {
         self.unfolded = base.header.identity != self.identity;
         self.active_bytes = 0;
         self.frozen_bytes = 0;
+        self.ending = None;
         std::mem::replace(&mut self.layers, Layers::over(base))
     }
 }

@@ -11,6 +11,7 @@
 
 mod cluster;
 mod kept;
+pub mod steps;
 mod wires;
 pub mod zio;
 

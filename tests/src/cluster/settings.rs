@@ -25,6 +25,8 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// `raft.election-timeout`, both ends.
     pub election_timeout: [Duration; 2],
+    /// `raft.checkpoint-interval`.
+    pub checkpoint_interval: Duration,
     /// Where the nodes keep their data, a folder each; otherwise in the cluster's own folder.
     pub data: Option<PathBuf>,
     /// What makes the nodes fail, as `QUORATE_FAILPOINT` has it. Needs [`Profile::Dev`].
@@ -44,6 +46,7 @@ impl Default for Settings {
             accept_version_1: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: [Duration::from_millis(500), Duration::from_secs(1)],
+            checkpoint_interval: Duration::from_secs(60),
             data: None,
             failpoint: None,
         }
@@ -82,6 +85,7 @@ name = "test"
 [raft]
 heartbeat-interval = "{heartbeat}"
 election-timeout = "{shortest}..{longest}"
+checkpoint-interval = "{checkpoints}"
 
 [gateway]
 accept-version-1 = {version_1}
@@ -96,6 +100,7 @@ module = '{module}'
         raft = node.raft,
         admin = node.admin,
         heartbeat = milliseconds(settings.heartbeat_interval),
+        checkpoints = milliseconds(settings.checkpoint_interval),
         version_1 = settings.accept_version_1,
         module = settings.module,
         genesis = settings.genesis,

@@ -415,6 +415,8 @@ fn tuning() -> Tuning {
     Tuning {
         log_entries_kept_min: 16,
         apply_lag_max: APPLY_LAG_MAX,
+        checkpoint_interval: Duration::from_secs(3),
+        checkpoint_bytes: 16 << 10,
         log: log::Config {
             tail_bytes: 8 << 10,
             unsynced_bytes_max: 64 << 10,

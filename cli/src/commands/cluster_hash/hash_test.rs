@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_host::admin::{
-    Admin, AdminSource, Check, PayloadKind, Session, SessionError, SessionPage, Skip, SkipRefused,
-    Status, ViewError,
+    Admin, AdminSource, Check, LimitChanges, LimitsError, LimitsInForce, PayloadKind, Session,
+    SessionError, SessionPage, Skip, SkipRefused, Status, ViewError,
 };
 use quorate_host::drive::Driver;
 use quorate_host::metrics::Metrics;
@@ -59,6 +59,14 @@ impl AdminSource for Source {
     }
 
     fn close_session(&self, _: SessionId) -> BoxFuture<'_, Result<(), SessionError>> {
+        unreachable!("nobody asks")
+    }
+
+    fn limits(&self) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
+        unreachable!("nobody asks")
+    }
+
+    fn set_limits(&self, _: LimitChanges) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>> {
         unreachable!("nobody asks")
     }
 

@@ -26,6 +26,7 @@ fn node(node: u64, poison: Option<(u64, u32, &str)>) -> Asked {
         uptime_seconds: 1.0,
         version: "0.1.0".to_owned(),
         stopped: None,
+        checkpoint: None,
         poison: poison.map(|(index, position, entry)| Poison {
             index,
             position,

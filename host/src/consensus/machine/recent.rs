@@ -1,5 +1,5 @@
-//! What a node has applied last: hashes, for comparisons between nodes, and the first module, if it
-//! was refused.
+//! What a node has applied last: hashes, for comparisons between nodes, the first module, if it was
+//! refused, where a migration in steps stands, and what is stored at checkpoints.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use quorate_core::state::Fault;
 use tokio::sync::watch;
 
+use super::checkpoints::{Checkpoints, Digest};
 use crate::store::state::StateStore;
 
 /// The last (index, hash) pairs, so that nodes can be compared at one index while they go on, and what
@@ -15,6 +16,8 @@ use crate::store::state::StateStore;
 pub struct Recent {
     hashes: Mutex<VecDeque<(u64, [u8; 32])>>,
     newest: watch::Sender<u64>,
+    migration_step: watch::Sender<Option<u32>>,
+    checkpoints: Checkpoints,
     first_refused: Mutex<Option<String>>,
 }
 
@@ -26,6 +29,8 @@ impl Default for Recent {
         Self {
             hashes: Mutex::default(),
             newest: watch::Sender::new(0),
+            migration_step: watch::Sender::new(None),
+            checkpoints: Checkpoints::default(),
             first_refused: Mutex::default(),
         }
     }
@@ -46,7 +51,10 @@ impl Recent {
     /// A [`Fault`] if the state cannot be read.
     pub fn begin_at(&self, state: &StateStore) -> Result<(), Fault> {
         if let Some(applied) = state.applied() {
-            let hash = quorate_core::query::meta(&*state.view())?.hash;
+            let view = state.view();
+            let hash = quorate_core::query::meta(&*view)?.hash;
+            let migration = quorate_core::query::migration(&*view)?;
+            self.migrates(migration.map(|migration| migration.number));
             self.push(applied.index, hash);
             self.reached(applied.index);
         }
@@ -66,6 +74,27 @@ impl Recent {
 
     pub(super) fn reached(&self, index: u64) {
         self.newest.send_replace(index);
+    }
+
+    /// What is stored here at the newest checkpoints.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// What is stored here at one of them.
+    pub fn digest(&self, index: u64) -> Digest {
+        let applied = *self.newest.borrow();
+        self.checkpoints.digest(index, applied)
+    }
+
+    /// The number of the step that a migration in steps wants next; `None`: none is under way.
+    pub fn migration_step(&self) -> watch::Receiver<Option<u32>> {
+        self.migration_step.subscribe()
+    }
+
+    pub(super) fn migrates(&self, next: Option<u32>) {
+        let step = &self.migration_step;
+        step.send_if_modified(|step| std::mem::replace(step, next) != next);
     }
 
     pub(super) fn first_module(&self, refused: Option<String>) {

@@ -15,6 +15,7 @@ use openraft::raft::{
 
 use super::super::handle::Clocks;
 use super::super::machine::SnapshotData;
+use super::super::machine::checkpoints::Digest;
 use super::super::me::Me;
 use super::super::rpc::{
     self, Envelope, Kind, NodeName, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
@@ -494,4 +495,26 @@ pub async fn introduce(
         .await;
     let answer = answer.map_err(|error| error.to_string())?;
     rpc::Introduction::decode(&answer).map_err(|error| error.to_string())
+}
+
+/// Asks a member what it has stored at a checkpoint.
+///
+/// # Errors
+/// If it does not answer, or not like a node.
+pub async fn ask_digest(
+    me: &Me,
+    transport: &dyn Transport,
+    node: NodeId,
+    member: &Member,
+    index: u64,
+) -> Result<Digest, String> {
+    let to = NodeName {
+        node,
+        incarnation: member.incarnation,
+    };
+    let frame = me.envelope(to, Kind::Digest);
+    let frame = frame.encode(&rpc::encode_digest_index(index));
+    let answer = transport.link(node, member).call(Lane::Control, frame);
+    let answer = answer.await.map_err(|error| error.to_string())?;
+    rpc::decode_digest(&answer).map_err(|error| error.to_string())
 }

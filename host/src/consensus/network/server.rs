@@ -15,7 +15,7 @@ use quorate_core::query;
 use tokio::sync::{Mutex, oneshot};
 
 use super::super::handle::Raft;
-use super::super::machine::{SnapshotData, received_meta};
+use super::super::machine::{Recent, SnapshotData, received_meta};
 use super::super::me::Me;
 use super::super::rpc::{
     self, Envelope, Introduction, Kind, RelayBegin, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
@@ -56,6 +56,8 @@ pub struct Serving {
     pub introduction: Introduction,
     /// What peers acknowledged to this node.
     pub acknowledged: Acknowledged,
+    /// What this node has stored at checkpoints.
+    pub recent: Arc<Recent>,
     /// Persists the cluster that it joins.
     pub join: Join,
     /// Takes clients' connections that peers relay.
@@ -236,6 +238,10 @@ impl PeerService {
             Kind::SnapshotInstall => {
                 let begin = SnapshotBegin::decode(&body).map_err(refused)?;
                 self.install(begin).await
+            }
+            Kind::Digest => {
+                let index = rpc::decode_digest_index(&body).map_err(refused)?;
+                Ok(rpc::encode_digest(self.serving.recent.digest(index)))
             }
             Kind::AppendStream | Kind::Relay | Kind::Introduce => {
                 Err(refused("not a call by itself"))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Folded;
 use super::database::{Base, FILE};
 use super::layer::Layer;
 use super::marks::Header;
@@ -130,6 +131,9 @@ impl Folder {
     /// Whether the active layer is big or old enough. Notes when it will be old enough.
     fn is_due(&mut self, now: Instant) -> bool {
         let inner = self.shared.inner();
+        if inner.ending.is_some() {
+            return true;
+        }
         if !inner.unfolded {
             self.fold_at = None;
             return false;
@@ -142,9 +146,18 @@ impl Folder {
     /// One fold. Returns what interrupted it, if anything did.
     async fn fold(&mut self) -> Result<Option<Step>, Fault> {
         let shared = self.shared.clone();
-        let answers = std::mem::take(&mut self.waiting);
+        let ending = shared.inner().ending.take();
+        // What ends at an entry has not all that was committed since: whoever waits for a fold waits
+        // for the next one.
+        let answers = match ending {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut self.waiting),
+        };
         self.fold_at = None;
-        let frozen = shared.inner().freeze();
+        let (frozen, folded) = match ending {
+            Some(ending) => (Some((ending.layer, ending.header)), Some(ending.folded)),
+            None => (shared.inner().freeze(), None),
+        };
         let Some((layer, header)) = frozen else {
             let durable = shared.base().progress().applied;
             answer_all(answers, &Ok(durable));
@@ -167,6 +180,10 @@ impl Folder {
         let outcome = write_layer(&shared, &layer, &header).map(|()| header.progress.applied);
         shared.room.notify_waiters();
         answer_all(answers, &outcome);
+        if let (Some(folded), Ok(_)) = (folded, &outcome) {
+            // Whoever asked may have given up.
+            let _ = folded.send(Folded(shared.base()));
+        }
         outcome.map(|_| None)
     }
 
@@ -256,7 +273,7 @@ fn write_layer(shared: &Shared, layer: &Layer, header: &Header) -> Result<(), Fa
     let database = base.database()?;
     let written = database.write(base.contents, header, &mut scrubbed, |writer| {
         layer.try_for_each(|key, write| match write {
-            Some(value) => writer.put(key, value),
+            Some(value) => writer.put(key, &shared.options.stored(key, value)),
             None => writer.delete(key),
         })
     })?;

@@ -1,5 +1,6 @@
 //! Opening `state.redb`: its settings, and why it is refused.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub struct Options {
     ///
     /// [`CHUNK_BYTES_MAX`]: super::CHUNK_BYTES_MAX
     pub chunk_bytes: usize,
+    /// A failpoint: a value that has this text in it, or in its key, is written wrong, with a checksum
+    /// that does not tell. Only in builds with debug assertions.
+    pub wrong_value_at: Option<Vec<u8>>,
 }
 
 impl Default for Options {
@@ -66,7 +70,29 @@ impl Default for Options {
             resume_window: Duration::from_secs(60),
             scrub_bytes_per_second: 4 << 20,
             chunk_bytes: CHUNK_BYTES_MAX,
+            wrong_value_at: None,
         }
+    }
+}
+
+impl Options {
+    /// What is written of a value: the value, unless the failpoint has it written wrong.
+    pub(super) fn stored<'a>(&self, key: &[u8], value: &'a [u8]) -> Cow<'a, [u8]> {
+        let text = self
+            .wrong_value_at
+            .as_deref()
+            .filter(|text| !text.is_empty());
+        let Some(text) = text.filter(|_| cfg!(debug_assertions)) else {
+            return Cow::Borrowed(value);
+        };
+        let has_text = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        let mut wrong = value.to_vec();
+        if (has_text(key) || has_text(value))
+            && let Some(last) = wrong.last_mut()
+        {
+            *last ^= 1;
+        }
+        Cow::Owned(wrong)
     }
 }
 

@@ -1,0 +1,194 @@
+//! `quorate limits`: what limits are in force, and to set them by way of the leader.
+
+use quorate_core::limits::{NAMED, Unit};
+use quorate_host::admin::{ErrorBody, LimitChanges, LimitInForce, LimitsInForce};
+use tokio::time::{Duration, Instant, sleep};
+
+use super::session_show::ask;
+use crate::args::limits::{self, Set};
+use crate::args::{Format, Options};
+use crate::failure::{Failure, Slug};
+use crate::http;
+use crate::output::{Exit, print, print_json};
+use crate::session::find;
+
+/// Between attempts, while the leader changes.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) async fn show(options: &Options) -> Result<Exit, Box<Failure>> {
+    let deadline = Instant::now() + options.timeout;
+    let known = find(options, deadline).await?;
+    let in_force: LimitsInForce = ask(&known, "/v1/limits", deadline).await?;
+    told(&in_force, options)
+}
+
+pub(crate) async fn set(arguments: &Set, options: &Options) -> Result<Exit, Box<Failure>> {
+    let changes = LimitChanges {
+        set: arguments
+            .changes
+            .iter()
+            .map(|change| (change.name.to_owned(), change.value))
+            .collect(),
+    };
+    let deadline = Instant::now() + options.timeout;
+    let mut leader = None;
+    loop {
+        let asked = match leader.take() {
+            Some(admin) => Some(admin),
+            None => find(options, deadline).await?.leader_admin(),
+        };
+        let next = match asked {
+            None => Next::Look(no_leader("no node leads")),
+            Some(admin) => match http::post(&admin, "/v1/limits", &changes, deadline).await {
+                Ok(in_force) => return told(&in_force, options),
+                Err(error) => after(&admin, error),
+            },
+        };
+        match next {
+            Next::Ask(admin) => leader = Some(admin),
+            Next::Fail(failure) => return Err(failure),
+            Next::Look(failure) if Instant::now() + PAUSE >= deadline => return Err(failure),
+            Next::Look(_) => {}
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What to do after an attempt that set nothing.
+#[derive(Debug)]
+enum Next {
+    /// Ask this node: it leads.
+    Ask(String),
+    /// Look again who leads.
+    Look(Box<Failure>),
+    /// Tell.
+    Fail(Box<Failure>),
+}
+
+fn after(admin: &str, error: http::Error) -> Next {
+    match error {
+        http::Error::NotSent(why) => {
+            let text = format!("the leader does not answer at {admin}: {why}");
+            Next::Look(Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text))
+        }
+        http::Error::NoAnswer(why) => Next::Fail(unknown(format!("no answer of {admin}: {why}"))),
+        http::Error::Refused(_, error) => refused(error),
+    }
+}
+
+fn refused(error: ErrorBody) -> Next {
+    let ErrorBody {
+        code,
+        message,
+        hint,
+        leader,
+    } = error;
+    let failure = |slug| {
+        let failure = Failure::new(Exit::REFUSED, slug, message.clone());
+        match &hint {
+            Some(hint) => failure.hint(hint.clone()),
+            None => failure,
+        }
+    };
+    match (code.as_str(), leader) {
+        ("not-leader", Some(leader)) => Next::Ask(leader),
+        ("not-leader", None) => Next::Look(no_leader(&message)),
+        ("outcome-unknown" | "timeout", _) => Next::Fail(unknown(message)),
+        ("migrating" | "not-running", _) => Next::Look(failure(Slug::NotApplied)),
+        ("limits-refused" | "limit-invalid" | "limit-unknown", _) => {
+            Next::Fail(failure(Slug::LimitsRefused))
+        }
+        _ => Next::Fail(failure(Slug::NotApplied)),
+    }
+}
+
+fn no_leader(text: &str) -> Box<Failure> {
+    Failure::new(Exit::UNREACHABLE, Slug::NoLeader, text)
+        .hint("a majority of the nodes must run and reach each other: `quorate cluster status`")
+}
+
+fn unknown(text: String) -> Box<Failure> {
+    Failure::new(Exit::UNKNOWN, Slug::OutcomeUnknown, text)
+        .hint("`quorate limits show` tells what is in force; to set them again does no harm")
+}
+
+fn told(in_force: &LimitsInForce, options: &Options) -> Result<Exit, Box<Failure>> {
+    match options.output {
+        Format::Text => print(&text(in_force))?,
+        Format::Json => print_json(in_force)?,
+    }
+    Ok(Exit::OK)
+}
+
+fn text(in_force: &LimitsInForce) -> String {
+    let lines = in_force.limits.iter().map(|limit| {
+        let LimitInForce { name, value, .. } = limit;
+        let unit = unit(limit);
+        let (value, least, most) = (
+            limits::show(*value, unit),
+            limits::show(limit.least, unit),
+            limits::show(limit.most, unit),
+        );
+        format!("{name:32}{value:16}{least} .. {most}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A node of another release may have limits that this one does not know.
+fn unit(limit: &LimitInForce) -> Unit {
+    let mut named = NAMED.iter();
+    let named = named.find(|named| named.unit.name() == limit.unit);
+    named.map_or(Unit::Count, |named| named.unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::limits::Limits;
+
+    use super::*;
+
+    fn in_force() -> LimitsInForce {
+        let limits = Limits::default();
+        let limits = NAMED.iter().map(|named| LimitInForce {
+            name: named.name.to_owned(),
+            value: named.of(&limits),
+            unit: named.unit.name().to_owned(),
+            least: named.least,
+            most: named.most,
+        });
+        LimitsInForce {
+            index: 12,
+            limits: limits.collect(),
+        }
+    }
+
+    #[test]
+    fn limits_are_a_line_each_with_their_bounds() {
+        let shown = text(&in_force());
+        insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(shown) });
+    }
+
+    #[test]
+    fn what_may_have_been_set_is_not_called_unset() {
+        let answered = |code: &str| {
+            let next = refused(ErrorBody {
+                code: code.to_owned(),
+                message: code.to_owned(),
+                hint: None,
+                leader: None,
+            });
+            match next {
+                Next::Fail(failure) => Some((failure.exit(), failure.slug())),
+                Next::Ask(_) | Next::Look(_) => None,
+            }
+        };
+        let unknown = Some((Exit::UNKNOWN, Slug::OutcomeUnknown));
+        assert_eq!(answered("outcome-unknown"), unknown);
+        assert_eq!(answered("timeout"), unknown);
+        let refused = Some((Exit::REFUSED, Slug::LimitsRefused));
+        assert_eq!(answered("limits-refused"), refused);
+        assert_eq!(answered("limit-unknown"), refused);
+        assert_eq!(answered("not-leader"), None);
+        assert_eq!(answered("migrating"), None);
+    }
+}
