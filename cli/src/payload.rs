@@ -245,3 +245,22 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `null` is the query of the counter, and the answer of many a module.
+    #[test]
+    fn null_is_a_payload_and_its_absence_is_none() {
+        let json = |text: &str| {
+            let request: ViewRequest = serde_json::from_str(text).expect("a request");
+            request.json.map(|json| json.get().to_owned())
+        };
+        let null = json(r#"{"kind":"query","json":null}"#);
+        assert_eq!(null.as_deref(), Some("null"));
+        assert_eq!(json(r#"{"kind":"query","payload":"00"}"#), None);
+        let answer: ViewAnswer = serde_json::from_str(r#"{"json":null}"#).expect("an answer");
+        assert!(answer.json.is_some_and(|json| json.get() == "null"));
+    }
+}

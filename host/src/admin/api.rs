@@ -4,7 +4,7 @@ use std::fmt;
 
 use futures::future::BoxFuture;
 use quorate_protocol::SessionId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
@@ -209,10 +209,16 @@ pub struct ViewRequest {
     pub kind: PayloadKind,
     /// The JSON to turn into a payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given")]
     pub json: Option<Box<RawValue>>,
     /// The payload to turn into JSON, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+}
+
+/// A field that is there: its `null` is a value as any other.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
 }
 
 /// What a [`ViewRequest`] did not have.
@@ -221,6 +227,7 @@ pub struct ViewRequest {
 pub struct ViewAnswer {
     /// The module's JSON, as it wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given")]
     pub json: Option<Box<RawValue>>,
     /// Hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
