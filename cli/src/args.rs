@@ -4,11 +4,15 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
 pub(crate) mod limits;
+pub(crate) mod module;
 pub(crate) mod session;
 
 use crate::commands::dev::Dev;
@@ -58,6 +62,9 @@ pub(crate) struct Options {
         hide_env_values = true
     )]
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Whether they were named, on the command line or by the environment.
+    #[arg(skip)]
+    pub(crate) endpoints_given: bool,
     /// How results and errors are written; in JSON, ids and indexes are strings
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
@@ -99,6 +106,18 @@ Examples:
   quorate dev --nodes 1 --module ./mine.wasm
   quorate dev --client-port 7500 --data-dir ./data")]
     Dev(Dev),
+    /// Make a crate for a module: it builds, and its tests pass, as it is
+    #[command(after_help = "\
+The sources of quorate-guest, which it depends on, are written into its folder sdk/, so that it
+builds wherever it is moved to.
+
+Examples:
+  quorate new counter
+  quorate new ./services/orders --template kv
+  quorate new mine --template empty")]
+    New(module::New),
+    /// Build, check and look at modules
+    Module(module::Module),
     /// Run one command of the module, exactly once
     #[command(after_help = "\
 Examples:
@@ -145,6 +164,16 @@ Examples:
     Repair(Repair),
     /// Check and show a node's configuration
     Config(Config),
+    /// Check whether this machine can run nodes and build modules
+    #[command(after_help = "\
+Looks for cargo, a compiler for modules, open files, disk, ports and, if --endpoints is given, the
+cluster; changes nothing. Exit code 1 if nodes cannot run, or the cluster is not reached.
+
+Examples:
+  quorate doctor
+  quorate doctor --endpoints tcp://127.0.0.1:7400 -o json
+  quorate doctor --data-dir /var/lib/quorate")]
+    Doctor(Doctor),
     /// Tell more about an error
     #[command(after_help = "\
 Examples:
@@ -313,9 +342,28 @@ pub(crate) struct Source {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Where a node's data will be
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// What stands in brackets after `error`
     pub(crate) slug: String,
+}
+
+impl Cli {
+    /// Of this process's arguments; ends the process where they cannot be used.
+    pub(crate) fn of_process() -> Self {
+        let matches = Self::command().get_matches();
+        let of_default = Some(ValueSource::DefaultValue);
+        let endpoints_given = matches.value_source("endpoints") != of_default;
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        cli.options.endpoints_given = endpoints_given;
+        cli
+    }
 }
 
 impl Options {

@@ -18,6 +18,7 @@ pub(crate) struct Failure {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Message {
+    slug: Slug,
     text: String,
     place: Option<String>,
     hint: Option<String>,
@@ -52,12 +53,18 @@ slugs! {
     ApplicationError = "application-error",
     /// A node's own code panics at an operation.
     ApplyPanicked = "apply-panicked",
+    /// Cargo did not build a module.
+    BuildFailed = "build-failed",
     /// A node cannot listen where it should.
     CannotListen = "cannot-listen",
     /// `cluster status` found something.
     ClusterUnhealthy = "cluster-unhealthy",
     /// A configuration was refused.
     ConfigInvalid = "config-invalid",
+    /// A folder that should be new has something in it.
+    DirectoryNotEmpty = "directory-not-empty",
+    /// `doctor` found something.
+    DoctorFailed = "doctor-failed",
     /// A node did not answer with a hash.
     HashIncomplete = "hash-incomplete",
     /// Trouble on this machine.
@@ -68,6 +75,8 @@ slugs! {
     NoJson = "no-json",
     /// Limits cannot be set so.
     LimitsRefused = "limits-refused",
+    /// A module's `quorate_init` fails.
+    ModuleInitFailed = "module-init-failed",
     /// A module breaks a rule of admission.
     ModuleRejected = "module-rejected",
     /// The module trapped or met a limit.
@@ -76,6 +85,8 @@ slugs! {
     NoLeader = "no-leader",
     /// The cluster has no module yet.
     NoModule = "no-module",
+    /// A folder has no crate that makes a module.
+    NoModuleCrate = "no-module-crate",
     /// The cluster has no such session.
     NoSession = "no-session",
     /// Decided: not applied.
@@ -94,6 +105,8 @@ slugs! {
     SkipRefused = "skip-refused",
     /// Two nodes have different states.
     StateHashMismatch = "state-hash-mismatch",
+    /// There is nothing that builds modules.
+    ToolchainMissing = "toolchain-missing",
     /// `explain` does not know it.
     NotAnError = "unknown-slug",
     /// No node answered.
@@ -103,6 +116,7 @@ slugs! {
 impl Failure {
     pub(crate) fn new(exit: Exit, slug: Slug, text: impl Into<String>) -> Box<Self> {
         let message = Message {
+            slug,
             text: text.into(),
             place: None,
             hint: None,
@@ -132,6 +146,18 @@ impl Failure {
         self
     }
 
+    /// Adds another one, which is shown after this one; exit code and slug stay this one's.
+    pub(crate) fn and(mut self: Box<Self>, other: Self) -> Box<Self> {
+        self.messages.extend(other.messages);
+        self
+    }
+
+    /// What happened, without slug and hint.
+    pub(crate) fn message(&self) -> String {
+        let messages: Vec<_> = self.messages.iter().map(|it| it.text.as_str()).collect();
+        messages.join("\n")
+    }
+
     /// What kind of failure it is.
     pub(crate) fn slug(&self) -> Slug {
         self.slug
@@ -149,9 +175,9 @@ impl Failure {
         } else {
             ("", "")
         };
-        let slug = self.slug.text();
         let mut shown = String::new();
         for message in &self.messages {
+            let slug = message.slug.text();
             shown += &format!("{bold_red}error[{slug}]{plain}: {}\n", message.text);
             if let Some(place) = &message.place {
                 shown += &format!("{place}\n");
@@ -196,6 +222,7 @@ impl Failure {
 impl From<config::Error> for Box<Failure> {
     fn from(error: config::Error) -> Self {
         let messages = error.problems().iter().map(|problem| Message {
+            slug: Slug::ConfigInvalid,
             text: problem.message.clone(),
             place: problem.place.clone(),
             hint: problem.hint.clone(),

@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod confirm;
 mod credentials;
+mod embedded;
 mod explanations;
 mod failure;
 mod http;
@@ -13,12 +14,14 @@ mod output;
 mod payload;
 mod session;
 mod topology;
+mod trial;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use args::limits::LimitsCommand;
+use args::module::ModuleCommand;
 use args::session::SessionCommand;
 use args::{Cli, Command};
 use failure::Failure;
@@ -28,7 +31,7 @@ use failure::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_process();
     let options = &cli.options;
     match run(&cli) {
         Ok(code) => ExitCode::from(code.0),
@@ -43,6 +46,13 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
     match &cli.command {
         Command::Serve(source) => commands::serve::run(source, &cli.options),
         Command::Dev(command) => commands::dev::run(command, &cli.options),
+        Command::New(command) => commands::new::run(command, &cli.options),
+        Command::Module(args::module::Module { command }) => match command {
+            ModuleCommand::Build(command) => commands::module_build::run(command, &cli.options),
+            ModuleCommand::Check(command) => commands::module_check::run(command, &cli.options),
+            ModuleCommand::Inspect(command) => commands::module_inspect::run(command, &cli.options),
+        },
+        Command::Doctor(command) => online(cli, commands::doctor::run(command, &cli.options)),
         Command::Config(command) => commands::config::run(command, &cli.options),
         Command::Explain(command) => commands::explain::run(command),
         Command::Version => commands::version::run(&cli.options),

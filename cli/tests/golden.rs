@@ -40,6 +40,11 @@ fn help() {
     for command in [
         &["serve"][..],
         &["dev"],
+        &["new"],
+        &["module"],
+        &["module", "build"],
+        &["module", "check"],
+        &["module", "inspect"],
         &["call"],
         &["query"],
         &["watch"],
@@ -58,6 +63,7 @@ fn help() {
         &["config", "check"],
         &["config", "show"],
         &["config", "default"],
+        &["doctor"],
         &["explain"],
         &["version"],
     ] {
@@ -86,6 +92,10 @@ fn usage_errors() {
         &["call"],
         &["call", "{}", "--hex", "00"],
         &["call", "--hex", "0"],
+        &["new"],
+        &["new", "counter", "--template", "other"],
+        &["module"],
+        &["module", "check"],
         &["dev", "--nodes", "0"],
         &["dev", "--client-port", "65510"],
         &["watch", ""],
@@ -129,6 +139,11 @@ fn input_errors() {
             "a=c",
         ],
         &["work", "--capability", "a=b", "--capability", "a=c"],
+        &["new", "My_Module"],
+        &["new", "fine", "--name", "serde"],
+        &["new", "/"],
+        &["module", "check", "missing.wasm"],
+        &["module", "build", "missing"],
     ]
     .iter()
     .map(|arguments| run(arguments))

@@ -5,6 +5,7 @@
 //! bounded: a module that passes cannot fail to be instantiated for a reason of its own.
 
 mod features;
+mod inspection;
 mod manifest;
 mod rules;
 mod shape;
@@ -12,6 +13,7 @@ mod shape;
 use quorate_core::module::{Manifest, ModuleLimits, Rejected};
 use wasmparser::{Chunk, Parser, Payload};
 
+pub use inspection::{Function, Inspection, inspect};
 pub use manifest::MANIFEST_BYTES_MAX;
 pub use rules::{
     BODY_BYTES_MAX, BRANCH_TARGETS_MAX, DATA_SEGMENTS_MAX, ELEMENT_SEGMENTS_MAX, EXPORTS_MAX,

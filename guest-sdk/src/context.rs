@@ -91,6 +91,48 @@ impl<'a, M: Module> Context<'a, M> {
         &mut self.random
     }
 
+    /// A UUID of version 7: it begins with the milliseconds of replicated time, so that later ones are greater; those of
+    /// one millisecond are in no order. The rest is [`Context::random`]'s. As a key it keeps new entries together.
+    ///
+    /// ```
+    /// # use quorate_guest::prelude::*;
+    /// # use quorate_guest::native::Native;
+    /// # use std::time::Duration;
+    /// const EVENTS: Map<Uuid, String> = Map::new("events");
+    ///
+    /// fn note(cx: &mut Context<Events>, text: String) -> Result<Uuid> {
+    ///     let id = cx.uuid_v7();
+    ///     EVENTS.insert(cx, &id, &text)?;
+    ///     Ok(id)
+    /// }
+    /// # struct Events;
+    /// # impl Module for Events {
+    /// #     const STATE_VERSION: u32 = 1;
+    /// #     type Codec = Json;
+    /// #     type Command = String;
+    /// #     type Response = Uuid;
+    /// #     type Query = ();
+    /// #     type Answer = Vec<(Uuid, String)>;
+    /// #     type Request = ();
+    /// #     fn command(cx: &mut Context<Self>, text: String) -> Result<Uuid> { note(cx, text) }
+    /// #     fn query(cx: &ReadContext, _: ()) -> Result<Self::Answer> { EVENTS.range::<Uuid>(cx, ..).collect() }
+    /// # }
+    /// let mut host = Native::<Events>::new();
+    /// let session = host.create_session(&[]).unwrap();
+    /// let first = host.command(session, &"first".into()).unwrap();
+    /// host.advance(Duration::from_millis(1));
+    /// let second = host.command(session, &"second".into()).unwrap();
+    /// assert!(first < second && first.get_version_num() == 7);
+    /// assert_eq!(host.query(&()).unwrap()[1], (second, "second".into()));
+    /// ```
+    #[cfg(feature = "uuid")]
+    pub fn uuid_v7(&mut self) -> crate::Uuid {
+        let mut random = [0; 10];
+        self.random.fill(&mut random);
+        let millis = self.read.time().as_micros() / 1000;
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+
     /// The store's bytes, to write.
     pub fn store_mut(&mut self) -> StoreMut<'_> {
         StoreMut::new(self.read.host)
@@ -100,6 +142,34 @@ impl<'a, M: Module> Context<'a, M> {
     /// ends. A session that does not exist is skipped.
     ///
     /// An operation may emit 10 000 effects of 16 MiB in all (settings of the cluster); beyond, it traps.
+    ///
+    /// ```
+    /// # use quorate_guest::prelude::*;
+    /// # use quorate_guest::native::Native;
+    /// /// Sends a text to another session.
+    /// fn tell(cx: &mut Context<Post>, (to, text): (SessionId, String)) -> Result<()> {
+    ///     cx.send(to, &text)
+    /// }
+    /// # struct Post;
+    /// # impl Module for Post {
+    /// #     const STATE_VERSION: u32 = 1;
+    /// #     type Codec = Json;
+    /// #     type Command = (SessionId, String);
+    /// #     type Response = ();
+    /// #     type Query = ();
+    /// #     type Answer = ();
+    /// #     type Request = String;
+    /// #     fn command(cx: &mut Context<Self>, command: (SessionId, String)) -> Result<()> { tell(cx, command) }
+    /// #     fn query(_: &ReadContext, _: ()) -> Result<()> { Ok(()) }
+    /// # }
+    /// let mut host = Native::<Post>::new();
+    /// let ann = host.create_session(&[]).unwrap();
+    /// let bob = host.create_session(&[]).unwrap();
+    /// host.command(ann, &(bob, "hello".into())).unwrap();
+    /// assert_eq!(host.requests(bob), ["hello"]);
+    /// host.acknowledge(bob, 1).unwrap();
+    /// assert!(host.requests(bob).is_empty());
+    /// ```
     ///
     /// # Errors
     /// If the codec cannot encode the request.
@@ -123,6 +193,46 @@ impl<'a, M: Module> Context<'a, M> {
 
     /// Calls [`Module::timer`] once replicated time has reached `due`, in an entry of its own.
     /// Replaces the timer of the same key. A key is at most 256 bytes, a payload 64 KiB; beyond, the operation traps.
+    ///
+    /// ```
+    /// # use quorate_guest::prelude::*;
+    /// # use quorate_guest::native::Native;
+    /// use std::time::Duration;
+    ///
+    /// const RINGING: Set<String> = Set::new("ringing");
+    ///
+    /// struct Clock;
+    ///
+    /// impl Module for Clock {
+    ///     // ...
+    /// #     const STATE_VERSION: u32 = 1;
+    /// #     type Codec = Json;
+    /// #     type Command = String;
+    /// #     type Response = ();
+    /// #     type Query = ();
+    /// #     type Answer = Vec<String>;
+    /// #     type Request = ();
+    ///     fn command(cx: &mut Context<Self>, name: String) -> Result<()> {
+    ///         let due = cx.time().after(Duration::from_secs(60));
+    ///         cx.set_timer(&name, due, b"");
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn timer(cx: &mut Context<Self>, timer: Timer<'_>) -> Result<()> {
+    ///         let name = String::from_utf8_lossy(timer.key).into_owned();
+    ///         RINGING.insert(cx, &name).map(drop)
+    ///     }
+    /// #     fn query(cx: &ReadContext, _: ()) -> Result<Vec<String>> { RINGING.range::<String>(cx, ..).collect() }
+    /// }
+    ///
+    /// let mut host = Native::<Clock>::new();
+    /// let session = host.create_session(&[]).unwrap();
+    /// host.command(session, &"egg".into()).unwrap();
+    /// host.advance(Duration::from_secs(59));
+    /// assert!(host.query(&()).unwrap().is_empty());
+    /// host.advance(Duration::from_secs(1));
+    /// assert_eq!(host.query(&()).unwrap(), ["egg"]);
+    /// ```
     pub fn set_timer(&mut self, key: impl AsRef<[u8]>, due: Timestamp, payload: &[u8]) {
         self.read
             .host

@@ -12,6 +12,45 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The code is the module's own and is what clients decide on: once given, it keeps its meaning. Codes from
 /// [`Error::RESERVED`] up are this crate's. On the wire the error's payload is the message in UTF-8.
+///
+/// ```
+/// # use quorate_guest::prelude::*;
+/// # use quorate_guest::native::{Failure, Native};
+/// const BALANCE: Item<u64> = Item::new("balance");
+///
+/// /// The numbers of this module's errors.
+/// mod code {
+///     pub const NOT_ENOUGH: u32 = 1;
+/// }
+///
+/// fn take(cx: &mut Context<Purse>, amount: u64) -> Result<u64> {
+///     let balance = BALANCE.get(cx)?.unwrap_or(10);
+///     let left = balance.checked_sub(amount).ok_or_else(|| {
+///         Error::new(code::NOT_ENOUGH, format!("there are only {balance}"))
+///     })?;
+///     BALANCE.set(cx, &left)?;
+///     Ok(left)
+/// }
+/// # struct Purse;
+/// # impl Module for Purse {
+/// #     const STATE_VERSION: u32 = 1;
+/// #     type Codec = Json;
+/// #     type Command = u64;
+/// #     type Response = u64;
+/// #     type Query = ();
+/// #     type Answer = ();
+/// #     type Request = ();
+/// #     fn command(cx: &mut Context<Self>, amount: u64) -> Result<u64> { take(cx, amount) }
+/// #     fn query(_: &ReadContext, _: ()) -> Result<()> { Ok(()) }
+/// # }
+/// let mut host = Native::<Purse>::new();
+/// let session = host.create_session(&[]).unwrap();
+/// assert_eq!(host.command(session, &4), Ok(6));
+/// match host.command(session, &7) {
+///     Err(Failure::Error(error)) => assert_eq!(error.code(), code::NOT_ENOUGH),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     code: u32,
@@ -33,6 +72,8 @@ impl Error {
     pub const VALUE_TOO_LARGE: u32 = 0xffff_0005;
     /// There is no migration from or to that state version.
     pub const NO_MIGRATION: u32 = 0xffff_0006;
+    /// A [`Sequence`](crate::Sequence) has given all its numbers.
+    pub const SEQUENCE_EXHAUSTED: u32 = 0xffff_0007;
 
     /// An error with a code of the module's own, below [`Error::RESERVED`].
     ///

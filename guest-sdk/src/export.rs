@@ -38,8 +38,7 @@ macro_rules! export_module {
             $crate::export_module!(@call $module, quorate_query, Query);
             $crate::export_module!(@call $module, quorate_migrate, Migrate);
             $crate::export_module!(@call $module, quorate_migrate_down, MigrateDown);
-            $crate::export_module!(@call $module, quorate_payload_from_json, PayloadFromJson);
-            $crate::export_module!(@call $module, quorate_payload_to_json, PayloadToJson);
+            $crate::__json_view!($module);
         };
     };
     (@call $module:ty, $name:ident, $export:ident) => {
@@ -51,6 +50,24 @@ macro_rules! export_module {
             unsafe { wasm::call::<$module>(Export::$export, pointer, length) }
         }
     };
+}
+
+/// The exports by which tools show payloads as JSON: whether there are any is this crate's feature, not its user's.
+#[doc(hidden)]
+#[cfg(feature = "json-view")]
+#[macro_export]
+macro_rules! __json_view {
+    ($module:ty) => {
+        $crate::export_module!(@call $module, quorate_payload_from_json, PayloadFromJson);
+        $crate::export_module!(@call $module, quorate_payload_to_json, PayloadToJson);
+    };
+}
+
+#[doc(hidden)]
+#[cfg(not(feature = "json-view"))]
+#[macro_export]
+macro_rules! __json_view {
+    ($module:ty) => {};
 }
 
 /// What the exports call.

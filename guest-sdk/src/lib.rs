@@ -5,6 +5,11 @@
 //! memory is scratch: it is thrown away between log entries, so a `static` that remembers something is a bug. There is
 //! no clock but [`ReadContext::time`] and no randomness but [`Context::random`].
 //!
+//! Numbers that are given once come from a [`Sequence`], who is there and what they can do from [`Sessions`]. What is sent
+//! to clients goes through [`Context::send`], what is to be done later through [`Context::set_timer`].
+//!
+//! Features, all on by default: `json-view`, by which tools show payloads as JSON; `postcard`, the codec; `uuid`.
+//!
 //! Maps and sets of Rust's own: use `BTreeMap` and `BTreeSet`. The order of a `HashMap` differs from node to node.
 //!
 //! ```
@@ -70,6 +75,8 @@ mod session;
 mod store;
 mod wire;
 
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
 pub use codec::{Codec, CodecName, Json, Malformed, Raw};
 pub use context::{Context, ReadContext};
 pub use error::{Error, Result};
@@ -78,16 +85,25 @@ pub use migration::{MigrationStep, Progress};
 pub use module::{Module, Timer};
 pub use random::Random;
 pub use session::{Capabilities, SessionEnd, SessionId, Timestamp};
-pub use store::{EncodeKey, HasPrefix, Item, Key, Map, Range, Set, SetRange, Store, StoreMut};
+pub use store::{
+    EncodeKey, HasPrefix, Item, Key, Map, Piece, Range, Sequence, Sessions, Set, SetRange, Store,
+    StoreMut,
+};
+#[cfg(feature = "uuid")]
+pub use uuid::Uuid;
 
 /// What a module usually needs: `use quorate_guest::prelude::*`.
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "postcard")]
+    pub use crate::Postcard;
+    #[cfg(feature = "uuid")]
+    pub use crate::Uuid;
     pub use crate::{
         Capabilities, Codec, CodecName, Context, Error, Item, Json, Level, Malformed, Map,
-        MigrationStep, Module, Progress, Raw, ReadContext, Result, SessionEnd, SessionId, Set,
-        Timer, Timestamp, export_module, log,
+        MigrationStep, Module, Progress, Raw, ReadContext, Result, Sequence, SessionEnd, SessionId,
+        Sessions, Set, Timer, Timestamp, export_module, log,
     };
 }
 

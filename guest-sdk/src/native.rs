@@ -5,6 +5,7 @@
 //! missing: fuel, limits of memory and stack, and the check that two runs agree.
 
 mod operation;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,33 @@
 //! Randomness that is equal on every node.
 
 /// A generator over the operation's seed: xoroshiro128++. Not for secrets: whoever reads the log can repeat it.
+///
+/// ```
+/// # use quorate_guest::prelude::*;
+/// # use quorate_guest::native::Native;
+/// /// Throws as many dice as are asked for.
+/// fn throw(cx: &mut Context<Dice>, dice: u32) -> Result<Vec<u64>> {
+///     let random = cx.random();
+///     Ok((0..dice.min(100)).map(|_| 1 + random.below(6)).collect())
+/// }
+/// # struct Dice;
+/// # impl Module for Dice {
+/// #     const STATE_VERSION: u32 = 1;
+/// #     type Codec = Json;
+/// #     type Command = u32;
+/// #     type Response = Vec<u64>;
+/// #     type Query = ();
+/// #     type Answer = ();
+/// #     type Request = ();
+/// #     fn command(cx: &mut Context<Self>, dice: u32) -> Result<Vec<u64>> { throw(cx, dice) }
+/// #     fn query(_: &ReadContext, _: ()) -> Result<()> { Ok(()) }
+/// # }
+/// let mut host = Native::<Dice>::new();
+/// let session = host.create_session(&[]).unwrap();
+/// let thrown = host.command(session, &50).unwrap();
+/// assert!(thrown.iter().all(|dice| (1..=6).contains(dice)));
+/// assert_ne!(thrown, host.command(session, &50).unwrap());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Random {
     low: u64,
@@ -46,6 +73,14 @@ impl Random {
                 return number % bound;
             }
         }
+    }
+
+    /// A UUID of version 4: random, so that two are equal only by an accident that does not happen. Not a secret.
+    #[cfg(feature = "uuid")]
+    pub fn uuid(&mut self) -> crate::Uuid {
+        let mut bytes = [0; 16];
+        self.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
     /// Fills `bytes`.

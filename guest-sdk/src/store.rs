@@ -6,13 +6,19 @@
 mod item;
 mod key;
 mod map;
+mod migrate;
 mod range;
+mod sequence;
+mod sessions;
 mod set;
 
 pub use item::Item;
 pub use key::{EncodeKey, HasPrefix, Key};
 pub use map::Map;
+pub use migrate::Piece;
 pub use range::{Range, SetRange};
+pub use sequence::Sequence;
+pub use sessions::Sessions;
 pub use set::Set;
 
 use std::fmt;

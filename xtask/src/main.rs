@@ -1,11 +1,10 @@
 //! Developer commands: `cargo xtask COMMAND`.
 //!
-//! One file per command; what several need (running processes, the wasm toolchain) has its own file. Nothing
+//! One file per command; what several need has its own file. Nothing
 //! here is part of what users install.
 
 mod check;
 mod demo;
-mod guest_toolchain;
 mod modules;
 mod process;
 mod test;

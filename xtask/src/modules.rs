@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use quorate_toolchain::{GuestToolchain, Network, TARGET};
 use sha2::{Digest, Sha256};
 
-use crate::guest_toolchain::{Compiler, GuestToolchain, TARGET};
 use crate::process;
 use crate::wasm_file::Shape;
 
@@ -29,9 +29,37 @@ pub(crate) struct Arguments {
     compiler: Compiler,
 }
 
+/// Which compiler is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Compiler {
+    /// rustup's, else Debian's
+    #[default]
+    Auto,
+    /// rustup's target
+    Rustup,
+    /// Debian's rustc-web, unpacked into the cache folder
+    Debian,
+}
+
+impl From<Compiler> for quorate_toolchain::Compiler {
+    fn from(compiler: Compiler) -> Self {
+        match compiler {
+            Compiler::Auto => Self::Auto,
+            Compiler::Rustup => Self::Rustup,
+            Compiler::Debian => Self::Debian,
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let toolchain = GuestToolchain::find_or_install(arguments.compiler)?;
-    let compiler = toolchain.compiler_version()?;
+    let toolchain = GuestToolchain::find_or_install(
+        &process::workspace(),
+        arguments.compiler.into(),
+        Network::Allowed,
+        &|what| eprintln!("{what}"),
+    )
+    .map_err(|error| anyhow!("{error}\n  hint: {}", error.hint()))?;
+    let compiler = toolchain.compiler_version(&process::workspace())?;
     eprintln!("building for {TARGET} with {}", compiler.trim_end());
     let mut built = Vec::new();
     for module in MODULES {
@@ -46,11 +74,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds one module and returns its code.
 fn build(toolchain: &GuestToolchain, module: &str) -> Result<Vec<u8>> {
+    let workspace = process::workspace();
     // The crate is an rlib as well, for tests, and cargo links nothing with LTO that is both.
     process::run(
         toolchain
-            .cargo("rustc", &guest_target_dir())
-            .args(["--profile", "guest", "--lib", "--crate-type", "cdylib"])
+            .cargo(
+                "rustc",
+                &workspace,
+                &guest_target_dir(),
+                &[(&workspace, "workspace")],
+            )
+            .args(["--locked", "--profile", "guest", "--lib"])
+            .args(["--crate-type", "cdylib"])
             .args(["--package", &package(module)]),
     )?;
     let file = built_file(module);

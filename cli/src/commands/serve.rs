@@ -13,6 +13,7 @@ use crate::args::{Options, Source};
 use crate::commands::config::read;
 use crate::failure::{Failure, Slug};
 use crate::output::Exit;
+use crate::trial;
 
 pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failure>> {
     let loaded = read(source)?;
@@ -83,28 +84,9 @@ pub(crate) fn start_failure(error: &StartError) -> Box<Failure> {
         }
         StartError::Module { code, .. } => {
             Failure::new(Exit::MODULE_REJECTED, Slug::ModuleRejected, error.to_string())
-                .hint(module_hint(code))
+                .hint(trial::hint(code))
         }
         other => stopped(&Causes(other).to_string()),
-    }
-}
-
-/// What helps against a rule of admission.
-fn module_hint(rule: &str) -> &'static str {
-    match rule {
-        "module-import" => {
-            "a module may import only what the host offers, which has no clock, no randomness and no\n\
-             files; build for wasm32-unknown-unknown, without WASI"
-        }
-        "module-feature" => "build without -C target-feature, as `cargo build` does by default",
-        "module-component" | "module-text" | "module-not-wasm" | "module-truncated"
-        | "module-empty" | "module-invalid" => {
-            "give a core module, as `cargo build --target wasm32-unknown-unknown` makes it"
-        }
-        "module-export" | "module-abi" | "module-manifest" => {
-            "quorate-guest makes the exports and the manifest; docs/module-abi.md lists them"
-        }
-        _ => "docs/module-abi.md lists what is admitted",
     }
 }
 

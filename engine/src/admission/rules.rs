@@ -314,17 +314,16 @@ fn segments(segments: &[Segment], room: u64, what: &str, whole: &str) -> Verdict
     Ok(())
 }
 
-/// By default the linker puts the stack first and data after it, so that the stack's overflow is an
-/// access below address 0 and traps. How large it is then is where it begins.
-fn shadow_stack(shape: &Shape<'_>) -> Verdict {
+/// The size of the module's stack in its memory, where that can be told: by default the linker puts the stack first and
+/// data after it, so that the stack's overflow is an access below address 0 and traps. How large it is then is where it
+/// begins.
+pub(super) fn shadow_stack_bytes(shape: &Shape<'_>) -> Option<u32> {
     let stack_pointer = shape
         .globals
         .iter()
         .find(|(ty, _)| is_mutable_i32(ty))
-        .and_then(|(_, value)| *value);
-    let Some(stack_pointer) = stack_pointer.map(i32::cast_unsigned) else {
-        return Ok(());
-    };
+        .and_then(|(_, value)| *value)?
+        .cast_unsigned();
     let first_data = shape
         .data
         .iter()
@@ -334,14 +333,18 @@ fn shadow_stack(shape: &Shape<'_>) -> Verdict {
         })
         .min();
     let data_follows = first_data.is_some_and(|offset| offset >= stack_pointer);
-    if data_follows && stack_pointer > SHADOW_STACK_BYTES_MAX {
-        return Err(reject(
+    data_follows.then_some(stack_pointer)
+}
+
+fn shadow_stack(shape: &Shape<'_>) -> Verdict {
+    match shadow_stack_bytes(shape) {
+        Some(bytes) if bytes > SHADOW_STACK_BYTES_MAX => Err(reject(
             "module-stack",
             format!(
-                "the module's stack in memory has {stack_pointer} bytes, {SHADOW_STACK_BYTES_MAX} \
-                 are allowed; link it with -zstack-size=65536"
+                "the module's stack in memory has {bytes} bytes, {SHADOW_STACK_BYTES_MAX} are \
+                 allowed; link it with -zstack-size=65536"
             ),
-        ));
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }

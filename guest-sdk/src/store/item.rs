@@ -10,6 +10,35 @@ use crate::module::Module;
 use crate::store::Name;
 
 /// One stored value: `const VALUE: Item<u64> = Item::new("value")`. It is encoded by `C`, JSON unless given.
+///
+/// ```
+/// # use quorate_guest::prelude::*;
+/// # use quorate_guest::native::Native;
+/// const HIGHEST: Item<u64> = Item::new("highest");
+///
+/// /// Answers the highest number that came so far.
+/// fn keep(cx: &mut Context<Highest>, number: u64) -> Result<u64> {
+///     let highest = HIGHEST.get(cx)?.unwrap_or(0).max(number);
+///     HIGHEST.set(cx, &highest)?;
+///     Ok(highest)
+/// }
+/// # struct Highest;
+/// # impl Module for Highest {
+/// #     const STATE_VERSION: u32 = 1;
+/// #     type Codec = Json;
+/// #     type Command = u64;
+/// #     type Response = u64;
+/// #     type Query = ();
+/// #     type Answer = ();
+/// #     type Request = ();
+/// #     fn command(cx: &mut Context<Self>, number: u64) -> Result<u64> { keep(cx, number) }
+/// #     fn query(_: &ReadContext, _: ()) -> Result<()> { Ok(()) }
+/// # }
+/// let mut host = Native::<Highest>::new();
+/// let session = host.create_session(&[]).unwrap();
+/// assert_eq!(host.command(session, &7).unwrap(), 7);
+/// assert_eq!(host.command(session, &3).unwrap(), 7);
+/// ```
 pub struct Item<V, C = Json> {
     name: Name,
     types: PhantomData<(V, C)>,
@@ -25,6 +54,10 @@ impl<V, C> Item<V, C> {
             name: Name::new(name),
             types: PhantomData,
         }
+    }
+
+    pub(super) fn name(&self) -> Name {
+        self.name
     }
 }
 

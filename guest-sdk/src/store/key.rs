@@ -8,7 +8,7 @@ use crate::session::{SessionId, Timestamp};
 /// tuples need nothing between their parts:
 ///
 /// - unsigned integers: big-endian; signed ones: the same with the sign bit flipped; `bool`: one byte
-/// - byte arrays, session ids: as they are
+/// - byte arrays, session ids, UUIDs: as they are
 /// - text and byte strings: as they are, with `00` written as `00 ff`, ended by `00 01`
 /// - tuples: their parts, one after the other
 pub trait EncodeKey {
@@ -105,6 +105,20 @@ impl EncodeKey for SessionId {
 }
 
 impl Key for SessionId {
+    fn decode(encoded: &mut &[u8]) -> Option<Self> {
+        take(encoded).map(Self::from_bytes)
+    }
+}
+
+#[cfg(feature = "uuid")]
+impl EncodeKey for crate::Uuid {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.as_bytes().encode(out);
+    }
+}
+
+#[cfg(feature = "uuid")]
+impl Key for crate::Uuid {
     fn decode(encoded: &mut &[u8]) -> Option<Self> {
         take(encoded).map(Self::from_bytes)
     }

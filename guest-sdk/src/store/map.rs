@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::{Order, SCAN_KEYS_MAX};
 use crate::migration::{MigrationStep, Progress};
 use crate::module::Module;
-use crate::store::range::{Bounds, Range};
+use crate::store::range::{Bounds, Range, SetRange};
 use crate::store::{EncodeKey, HasPrefix, Key, Name};
 
 /// Stored values by key, in the order of their keys: `const JOBS: Map<u64, Job> = Map::new("jobs")`. Values are
@@ -19,11 +19,41 @@ use crate::store::{EncodeKey, HasPrefix, Key, Name};
 ///
 /// ```
 /// # use quorate_guest::prelude::*;
-/// const NAMES: Map<u64, String> = Map::new("names");
+/// # use quorate_guest::native::Native;
+/// const PRICES: Map<String, u64> = Map::new("prices");
 ///
-/// fn first_names(cx: &ReadContext) -> Result<Vec<(u64, String)>> {
-///     NAMES.range(cx, 1000..).take(10).collect()
+/// /// Sets a price; answers the ten articles from there on, and forgets those that come before "b".
+/// fn set(cx: &mut Context<Shop>, (article, price): (String, u64)) -> Result<Vec<(String, u64)>> {
+///     PRICES.insert(cx, &article, &price)?;
+///     PRICES.remove_range(cx, ..String::from("b"), 100)?;
+///     PRICES.range(cx, article..).take(10).collect()
 /// }
+/// # struct Shop;
+/// # impl Module for Shop {
+/// #     const STATE_VERSION: u32 = 1;
+/// #     type Codec = Json;
+/// #     type Command = (String, u64);
+/// #     type Response = Vec<(String, u64)>;
+/// #     type Query = ();
+/// #     type Answer = Option<String>;
+/// #     type Request = ();
+/// #     fn command(cx: &mut Context<Self>, c: (String, u64)) -> Result<Self::Response> { set(cx, c) }
+/// #     fn query(cx: &ReadContext, _: ()) -> Result<Option<String>> { last_article(cx) }
+/// # }
+///
+/// /// The largest key, which the keys alone tell.
+/// fn last_article(cx: &ReadContext) -> Result<Option<String>> {
+///     PRICES.keys::<String>(cx, ..).descending().next().transpose()
+/// }
+///
+/// let mut host = Native::<Shop>::new();
+/// let session = host.create_session(&[]).unwrap();
+/// for (article, price) in [("ale", 3), ("cup", 4), ("bun", 2)] {
+///     host.command(session, &(article.into(), price)).unwrap();
+/// }
+/// let shown = host.command(session, &("bun".into(), 1)).unwrap();
+/// assert_eq!(shown, [("bun".into(), 1), ("cup".into(), 4)]);
+/// assert_eq!(host.query(&()).unwrap().as_deref(), Some("cup"));
 /// ```
 pub struct Map<K, V, C = Json> {
     name: Name,
@@ -40,6 +70,10 @@ impl<K, V, C> Map<K, V, C> {
             name: Name::new(name),
             types: PhantomData,
         }
+    }
+
+    pub(super) fn name(&self) -> Name {
+        self.name
     }
 }
 
@@ -120,6 +154,31 @@ impl<K: Key, V, C: Codec<V>> Map<K, V, C> {
         Q: EncodeKey + ?Sized,
     {
         Range::new(cx.store(), self.name, Bounds::of_prefix(self.name, first))
+    }
+
+    /// The keys in `bounds`, in their order, read from the store piece by piece, without their values.
+    pub fn keys<'a, Q>(
+        &self,
+        cx: &'a ReadContext<'_>,
+        bounds: impl RangeBounds<Q>,
+    ) -> SetRange<'a, K>
+    where
+        K: Borrow<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        SetRange::new(cx.store(), self.name, Bounds::of(self.name, &bounds))
+    }
+
+    pub(super) fn keys_of_prefix<'a, Q>(
+        &self,
+        cx: &'a ReadContext<'_>,
+        first: &Q,
+    ) -> SetRange<'a, K>
+    where
+        K: HasPrefix<Q>,
+        Q: EncodeKey + ?Sized,
+    {
+        SetRange::new(cx.store(), self.name, Bounds::of_prefix(self.name, first))
     }
 
     /// Removes the first entries whose keys lie in `bounds`, at most `limit` (and at most 10 000); returns how many.

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::vec;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Raw};
 use crate::error::{Error, Result};
 use crate::host::{Entry, KEY_BYTES_MAX, KeyRange, Order, Parts, SCAN_KEYS_MAX};
 use crate::store::{EncodeKey, Key, Name, Store, StoreMut, check_key};
@@ -38,12 +38,41 @@ impl Bounds {
         Self { start, end }
     }
 
+    /// All keys of a collection.
+    pub(super) fn all(name: Name) -> Self {
+        Self {
+            start: name.prefix(),
+            end: past(name.prefix()),
+        }
+    }
+
     pub(super) fn of_prefix<Q: EncodeKey + ?Sized>(name: Name, first: &Q) -> Self {
         let start = name.key(first);
         Self {
             end: past(start.clone()),
             start,
         }
+    }
+
+    /// What is left of them after the stored key `last`.
+    pub(super) fn after(mut self, last: &[u8]) -> Self {
+        self.start = self.start.max(after(last.to_vec()));
+        self
+    }
+
+    /// The first stored entries in them: at most `limit` (and at most 10 000), of at most `bytes` but for the last one.
+    pub(super) fn first(&self, store: Store<'_>, limit: u32, bytes: usize) -> Result<Vec<Entry>> {
+        let mut walk = Walk::new(store, self.clone(), Parts::KeysAndValues);
+        let mut entries = Vec::new();
+        let mut left = bytes;
+        while entries.len() < limit.min(SCAN_KEYS_MAX) as usize && left > 0 {
+            let Some((key, value)) = walk.next()? else {
+                break;
+            };
+            left = left.saturating_sub(key.len() + value.len());
+            entries.push((key, value));
+        }
+        Ok(entries)
     }
 
     /// Whether no key can lie in them, the end being before the start.
@@ -149,8 +178,12 @@ pub struct Range<'a, K, V, C> {
 
 impl<'a, K, V, C> Range<'a, K, V, C> {
     pub(super) fn new(store: Store<'a>, name: Name, bounds: Bounds) -> Self {
+        Self::of(Walk::new(store, bounds, Parts::KeysAndValues), name)
+    }
+
+    fn of(walk: Walk<'a>, name: Name) -> Self {
         Self {
-            walk: Walk::new(store, bounds, Parts::KeysAndValues),
+            walk,
             name,
             types: PhantomData,
         }
@@ -189,29 +222,28 @@ impl<K, V, C> fmt::Debug for Range<'_, K, V, C> {
     }
 }
 
-/// Keys of a [`Set`](crate::Set). Take only what is needed: each costs fuel, and an answer has its limit.
+/// Keys of a [`Set`](crate::Set) or a [`Map`](crate::Map). Take only what is needed: each costs fuel, and an answer has
+/// its limit.
 ///
 /// A key that does not decode is an error ([`Error::MALFORMED_STATE`]), as is a bound longer than a key.
 pub struct SetRange<'a, K> {
-    walk: Walk<'a>,
-    name: Name,
-    types: PhantomData<K>,
+    /// Of values that are left out, and so are empty.
+    entries: Range<'a, K, (), Raw>,
 }
 
 impl<'a, K> SetRange<'a, K> {
     pub(super) fn new(store: Store<'a>, name: Name, bounds: Bounds) -> Self {
         Self {
-            walk: Walk::new(store, bounds, Parts::Keys),
-            name,
-            types: PhantomData,
+            entries: Range::of(Walk::new(store, bounds, Parts::Keys), name),
         }
     }
 
     /// The same keys, the largest first. For a range that was not read from yet.
     #[must_use]
-    pub fn descending(mut self) -> Self {
-        self.walk.order = Order::Descending;
-        self
+    pub fn descending(self) -> Self {
+        Self {
+            entries: self.entries.descending(),
+        }
     }
 }
 
@@ -219,18 +251,13 @@ impl<K: Key> Iterator for SetRange<'_, K> {
     type Item = Result<K>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.walk.next() {
-            Ok(entry) => Some(self.name.decode(&entry?.0)),
-            Err(error) => Some(Err(error)),
-        }
+        let entry = self.entries.next()?;
+        Some(entry.map(|(key, ())| key))
     }
 }
 
 impl<K> fmt::Debug for SetRange<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetRange")
-            .field("of", &self.name.0)
-            .field("left", &self.walk.bounds)
-            .finish_non_exhaustive()
+        self.entries.fmt(f)
     }
 }

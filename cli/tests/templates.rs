@@ -1,0 +1,193 @@
+//! Every template, as its users get it: generated outside of the checkout, tested, built for wasm and checked.
+//!
+//! All of them share one output folder, which is kept, so that dependencies are compiled once. Cargo runs offline, with
+//! the versions of the workspace's Cargo.lock, which are in the registry's cache since the workspace was built. Where there
+//! is no compiler for modules, building them is skipped, by name; `cargo xtask modules` or `quorate module build` sets
+//! one up.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder outside of the checkout that is the same in every run, so that cargo knows what it has built; nobody else
+/// works in it meanwhile.
+struct Outside {
+    folder: PathBuf,
+    _locked: File,
+}
+
+impl Outside {
+    fn enter(template: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        env!("CARGO_TARGET_TMPDIR").hash(&mut hasher);
+        let checkout = format!("quorate-templates-{:016x}", hasher.finish());
+        let folder = std::env::temp_dir().join(checkout).join(template);
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        let locked = File::create(folder.with_extension("lock")).unwrap();
+        locked.lock().unwrap();
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        Self {
+            folder,
+            _locked: locked,
+        }
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates")
+}
+
+fn quorate(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target_dir())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn cargo(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO"))
+        .args(arguments)
+        .env("CARGO_NET_OFFLINE", "true")
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target_dir())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn succeeded(what: &str, output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{printed}\n{said}",
+        output.status
+    );
+    printed
+}
+
+/// Generates, tests, lints and builds a crate.
+#[track_caller]
+fn lives(template: &str) {
+    let outside = Outside::enter(template);
+    let folder = &outside.folder;
+    let parent = folder.parent().unwrap();
+    let name = format!("my-{template}");
+    let made = quorate(
+        parent,
+        &["new", template, "--template", template, "--name", &name],
+    );
+    succeeded("quorate new", &made);
+
+    let tested = succeeded("cargo test", &cargo(folder, &["test", "--quiet"]));
+    assert!(tested.contains("test result: ok."), "{tested}");
+    let linted = cargo(
+        folder,
+        &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"],
+    );
+    succeeded("cargo clippy", &linted);
+
+    let built = quorate(folder, &["module", "build", "--offline", "-o", "json"]);
+    let said = String::from_utf8_lossy(&built.stderr);
+    if said.contains("toolchain-missing") {
+        eprintln!("SKIPPED: building the template {template} for wasm: {said}");
+        return;
+    }
+    let printed = succeeded("quorate module build", &built);
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(report["name"], name);
+    assert_eq!(report["state-version"], 1);
+    let file = PathBuf::from(report["path"].as_str().unwrap());
+    assert_eq!(file, target_dir().join(format!("{name}.wasm")));
+    assert_eq!(report["bytes"], fs::metadata(&file).unwrap().len());
+    // What a panic names is the module's own file, wherever it was built.
+    let code = fs::read(&file).unwrap();
+    let here = folder.display().to_string();
+    assert!(!code.windows(here.len()).any(|part| part == here.as_bytes()));
+}
+
+#[test]
+fn a_crate_from_the_template_counter_is_tested_built_and_admitted_as_it_is() {
+    lives("counter");
+}
+
+#[test]
+fn a_crate_from_the_template_kv_is_tested_built_and_admitted_as_it_is() {
+    lives("kv");
+}
+
+#[test]
+fn a_crate_from_the_template_work_queue_is_tested_built_and_admitted_as_it_is() {
+    lives("work-queue");
+}
+
+#[test]
+fn a_crate_from_the_template_empty_is_tested_built_and_admitted_as_it_is() {
+    lives("empty");
+}
+
+#[test]
+fn a_hash_map_in_a_module_is_refused_by_clippy() {
+    let outside = Outside::enter("hash-map");
+    let parent = outside.folder.parent().unwrap();
+    succeeded(
+        "quorate new",
+        &quorate(parent, &["new", "hash-map", "--template", "empty"]),
+    );
+    let code = outside.folder.join("src/lib.rs");
+    let mut text = fs::read_to_string(&code).unwrap();
+    text += "\n/// Remembers.\npub type Memory = std::collections::HashMap<u64, u64>;\n";
+    fs::write(&code, text).unwrap();
+    let linted = cargo(&outside.folder, &["clippy", "--quiet"]);
+    let said = String::from_utf8_lossy(&linted.stderr);
+    assert!(!linted.status.success());
+    assert!(
+        said.contains("use of a disallowed type `std::collections::HashMap`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("mine.txt"), "mine").unwrap();
+    let refused = quorate(folder.path(), &["new", ".", "--name", "other"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.starts_with("error[directory-not-empty]: . is not empty"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_empty_folder_becomes_a_crate_of_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("mine");
+    fs::create_dir(&inside).unwrap();
+    let made = quorate(&inside, &["new", ".", "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&succeeded("quorate new", &made)).unwrap();
+    assert_eq!(report["name"], "mine");
+    let manifest = fs::read_to_string(inside.join("Cargo.toml")).unwrap();
+    assert!(
+        manifest.starts_with("[package]\nname = \"mine\"\n"),
+        "{manifest}"
+    );
+    assert!(inside.join(".gitignore").is_file() && inside.join("README.md").is_file());
+}
