@@ -58,6 +58,12 @@ impl WasmInstance {
         let missing = || Fault::new("instantiate a module: an admitted export is missing");
         let mut store = Store::new(program.engine(), guest);
         store.limiter(|guest| guest);
+        // Where a module's data and elements cannot be mapped, wasmtime writes them by code that counts
+        // fuel and time like any other. How much it does is bounded by admission, and it must not end early.
+        match store.data().metering {
+            Metering::Fuel => store.set_fuel(u64::MAX).map_err(internal)?,
+            Metering::Deadline => store.set_epoch_deadline(u64::from(u32::MAX)),
+        }
         let instance = program.instantiate(&mut store).map_err(fault)?;
         let memory = instance
             .get_module_export(&mut store, &program.memory)

@@ -12,5 +12,6 @@ mod cache;
 mod calls;
 mod common;
 mod determinism;
+mod instantiation;
 mod queries;
 mod store;
