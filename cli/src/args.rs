@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use humantime_serde::re::humantime;
 use quorate_host::config::Endpoint;
 
+pub(crate) mod module;
 pub(crate) mod session;
 
 use crate::commands::dev::Dev;
@@ -136,6 +137,8 @@ Examples:
     Work(Work),
     /// Look at sessions, hold one, end one
     Session(session::Session),
+    /// Try a module out
+    Module(module::Module),
     /// Look at a cluster
     Cluster(Cluster),
     /// Get a cluster past what its nodes cannot go on after

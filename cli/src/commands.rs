@@ -6,6 +6,7 @@ pub(crate) mod cluster_status;
 pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod explain;
+pub(crate) mod module_run;
 pub(crate) mod query;
 pub(crate) mod repair_skip;
 pub(crate) mod serve;

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use args::module::ModuleCommand;
 use args::session::SessionCommand;
 use args::{Cli, Command};
 use failure::Failure;
@@ -67,6 +68,9 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             SessionCommand::Close(command) => {
                 online(cli, commands::session_close::run(command, &cli.options))
             }
+        },
+        Command::Module(args::module::Module { command }) => match command {
+            ModuleCommand::Run(command) => commands::module_run::run(command, &cli.options),
         },
         Command::Cluster(args::Cluster { command }) => match command {
             args::ClusterCommand::Status => {

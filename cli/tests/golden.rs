@@ -49,6 +49,8 @@ fn help() {
         &["session", "show"],
         &["session", "new"],
         &["session", "close"],
+        &["module"],
+        &["module", "run"],
         &["cluster"],
         &["cluster", "status"],
         &["cluster", "hash"],

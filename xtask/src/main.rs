@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod guest_toolchain;
+mod module_c;
 mod modules;
 mod process;
 mod test;
@@ -32,6 +33,8 @@ enum Command {
     Demo,
     /// Build the modules that ship and put them in modules/prebuilt
     Modules(modules::Arguments),
+    /// Build the counter that is written in C and put it in modules/prebuilt
+    ModuleC(module_c::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -40,5 +43,6 @@ fn main() -> Result<()> {
         Command::Test => test::run(),
         Command::Demo => demo::run(),
         Command::Modules(arguments) => modules::run(&arguments),
+        Command::ModuleC(arguments) => module_c::run(&arguments),
     }
 }
