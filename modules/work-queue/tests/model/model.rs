@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_guest::SessionId;
 use quorate_module_work_queue::{JobState, PAUSE_SECONDS_MAX, Response};
+use quorate_sim::End;
 
 const SECOND: u64 = 1_000_000;
 
