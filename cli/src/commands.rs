@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod module_build;
 pub(crate) mod module_check;
 pub(crate) mod module_inspect;
+pub(crate) mod module_run;
 pub(crate) mod new;
 pub(crate) mod query;
 pub(crate) mod repair_skip;

@@ -95,6 +95,8 @@ slugs! {
     NodeStopped = "node-stopped",
     /// The deadline passed after sending.
     OutcomeUnknown = "outcome-unknown",
+    /// A module does not do what its script says.
+    ScriptFailed = "script-failed",
     /// The session is gone.
     SessionEnded = "session-ended",
     /// The session was refused.

@@ -18,7 +18,6 @@ mod trial;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 
 use args::limits::LimitsCommand;
 use args::module::ModuleCommand;
@@ -51,6 +50,7 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             ModuleCommand::Build(command) => commands::module_build::run(command, &cli.options),
             ModuleCommand::Check(command) => commands::module_check::run(command, &cli.options),
             ModuleCommand::Inspect(command) => commands::module_inspect::run(command, &cli.options),
+            ModuleCommand::Run(command) => commands::module_run::run(command, &cli.options),
         },
         Command::Doctor(command) => online(cli, commands::doctor::run(command, &cli.options)),
         Command::Config(command) => commands::config::run(command, &cli.options),

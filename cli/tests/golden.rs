@@ -54,6 +54,8 @@ fn help() {
         &["session", "show"],
         &["session", "new"],
         &["session", "close"],
+        &["module"],
+        &["module", "run"],
         &["cluster"],
         &["cluster", "status"],
         &["cluster", "hash"],

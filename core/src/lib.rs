@@ -16,4 +16,5 @@ pub mod overlay;
 pub mod query;
 pub mod records;
 pub mod result;
+pub mod snapshot;
 pub mod state;

@@ -14,7 +14,7 @@ use crate::records::{
 };
 use crate::state::{Fault, Order, Read, Value, Visit};
 
-pub use crate::apply::invoke::{HEADER_BYTES, Header, input, tag};
+pub use crate::apply::invoke::{CURSOR_BYTES_MAX, HEADER_BYTES, Header, input, tag};
 
 /// Replicated time, rolling hash, number of sessions.
 ///

@@ -290,6 +290,25 @@ impl Engine {
         Ok(queries.call_export(export, input, context, ticks)?)
     }
 
+    /// As [`Modules::instantiate`], but what this instance says goes to `diagnostics`: for several
+    /// callers that share an engine and its compiled code.
+    ///
+    /// # Errors
+    /// As [`Modules::instantiate`].
+    pub fn instantiate_reporting(
+        &self,
+        hash: ModuleHash,
+        limits: &ModuleLimits,
+        diagnostics: Arc<dyn Diagnostics>,
+    ) -> Result<Box<dyn Instance>, Fault> {
+        let program = lock(&self.shelf)
+            .get(hash)
+            .map(|loaded| loaded.operations.clone())
+            .ok_or_else(|| not_loaded(hash))?;
+        let guest = Guest::new(hash, limits.memory_bytes_max, Metering::Fuel, diagnostics);
+        Ok(Box::new(WasmInstance::new(program, guest)?))
+    }
+
     fn guest(&self, hash: ModuleHash, limits: &ModuleLimits, metering: Metering) -> Guest {
         Guest::new(
             hash,
@@ -417,12 +436,7 @@ impl Modules for Engine {
         hash: ModuleHash,
         limits: &ModuleLimits,
     ) -> Result<Box<dyn Instance>, Fault> {
-        let program = lock(&self.shelf)
-            .get(hash)
-            .map(|loaded| loaded.operations.clone())
-            .ok_or_else(|| not_loaded(hash))?;
-        let guest = self.guest(hash, limits, Metering::Fuel);
-        Ok(Box::new(WasmInstance::new(program, guest)?))
+        self.instantiate_reporting(hash, limits, self.diagnostics.clone())
     }
 }
 

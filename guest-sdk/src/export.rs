@@ -3,7 +3,8 @@
 /// Makes a wasm module of a type that implements [`Module`](crate::Module): its exports and its manifest.
 ///
 /// `export_module!(Kv)` takes name and version from the crate; `export_module!(Kv, name: "kv")` names the
-/// module itself. Once in a crate, at the level of items. On other targets than wasm32 it only checks the manifest.
+/// module itself. Once for a type and, on wasm32, once in a crate, at the level of items. On other targets it checks the
+/// manifest and implements [`Exported`](crate::native::Exported), for the simulator.
 #[macro_export]
 macro_rules! export_module {
     ($module:ty) => {
@@ -16,7 +17,9 @@ macro_rules! export_module {
             const JSON: [u8; MANIFEST.json_bytes()] = MANIFEST.to_json();
 
             #[cfg(not(target_arch = "wasm32"))]
-            const _: &[u8] = &JSON;
+            impl $crate::native::Exported for $module {
+                const MANIFEST: &'static [u8] = &JSON;
+            }
 
             #[cfg(target_arch = "wasm32")]
             #[used]

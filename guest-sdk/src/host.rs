@@ -5,9 +5,9 @@ pub(crate) const KEY_BYTES_MAX: usize = 1024;
 /// Largest value, in bytes.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most keys that one scan or range deletion visits.
-pub(crate) const SCAN_KEYS_MAX: u32 = 10_000;
+pub const SCAN_KEYS_MAX: u32 = 10_000;
 /// What is kept of a log text, in bytes.
-pub(crate) const LOG_BYTES_MAX: usize = 4096;
+pub const LOG_BYTES_MAX: usize = 4096;
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub enum Order {
 
 /// What of an entry a scan returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parts {
+pub enum Parts {
     /// The key; values are empty.
     Keys,
     /// Key and value.
@@ -45,18 +45,24 @@ pub(crate) enum Parts {
 
 /// The keys in `[start, end)`; an empty end is the end of all keys.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyRange<'a> {
-    pub(crate) start: &'a [u8],
-    pub(crate) end: &'a [u8],
+pub struct KeyRange<'a> {
+    /// The first key.
+    pub start: &'a [u8],
+    /// The first key beyond; empty: there is none.
+    pub end: &'a [u8],
 }
 
 /// A stored key and its value.
-pub(crate) type Entry = (Vec<u8>, Vec<u8>);
+pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// What a host offers. A call that breaks a rule does not return: the operation traps.
-pub(crate) trait Host {
+/// What a host offers: the imports of docs/module-abi.md. A call that breaks a rule does not return: the operation
+/// traps.
+pub trait Host {
+    /// The value under `key`.
     fn get(&self, key: &[u8]) -> Option<Vec<u8>>;
+    /// Sets `key`.
     fn put(&self, key: &[u8], value: &[u8]);
+    /// Deletes `key`, if it exists.
     fn delete(&self, key: &[u8]);
     /// Deletes at most `limit` keys, in order; returns how many.
     fn delete_range(&self, range: KeyRange<'_>, limit: u32) -> u32;
@@ -70,6 +76,8 @@ pub(crate) trait Host {
         limit: u32,
         room: usize,
     ) -> Vec<Entry>;
+    /// Takes one encoded effect.
     fn emit(&self, effect: &[u8]);
+    /// Takes a line for operators.
     fn log(&self, level: Level, text: &str);
 }

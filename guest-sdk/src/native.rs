@@ -4,6 +4,7 @@
 //! that fails, the same limits on keys, values, writes, effects and responses. What only the engine has is
 //! missing: fuel, limits of memory and stack, and the check that two runs agree.
 
+mod call;
 mod operation;
 mod upgrade;
 
@@ -12,13 +13,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+pub use call::{Ended, Exported, Panic, call, end_call};
 pub use operation::Trap;
 use operation::{Access, Done, Effect, State};
 
 use crate::codec::Codec;
-use crate::entry::Export;
+pub use crate::entry::Export;
 use crate::error::Error;
 use crate::host::Level;
+pub use crate::host::{Entry, Host, KeyRange, LOG_BYTES_MAX, Parts, SCAN_KEYS_MAX};
 use crate::module::Module;
 use crate::session::{Capabilities, SessionEnd, SessionId, Timestamp};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "cli",
     "client",
     "core",
@@ -15,6 +15,7 @@ const CRATES: [&str; 10] = [
     "host",
     "modules",
     "protocol",
+    "sim",
     "tests",
     "zmtp",
 ];
@@ -43,10 +44,17 @@ fn collect(folder: &Path, tests: &mut BTreeSet<String>) {
 }
 
 fn tests_of(source: &str) -> Vec<String> {
-    let mut is_test = false;
+    let (mut is_test, mut is_list) = (false, false);
     let mut names = Vec::new();
     for line in source.lines().map(str::trim) {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+        if line.starts_with("quorate_sim::native_and_wasm!(") {
+            is_list = true;
+        } else if is_list && let Some(name) = line.strip_suffix(',').filter(|name| is_name(name)) {
+            // A function that the macro makes two tests of.
+            names.push(name.to_owned());
+        } else if is_list && line.ends_with(");") {
+            is_list = false;
+        } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
         } else if let Some((_, rest)) = line.split_once("fn ")
             && std::mem::take(&mut is_test)

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod module_c;
 mod modules;
 mod process;
 mod test;
@@ -31,6 +32,8 @@ enum Command {
     Demo,
     /// Build the modules that ship and put them in modules/prebuilt
     Modules(modules::Arguments),
+    /// Build the counter that is written in C and put it in modules/prebuilt
+    ModuleC(module_c::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -39,5 +42,6 @@ fn main() -> Result<()> {
         Command::Test => test::run(),
         Command::Demo => demo::run(),
         Command::Modules(arguments) => modules::run(&arguments),
+        Command::ModuleC(arguments) => module_c::run(&arguments),
     }
 }

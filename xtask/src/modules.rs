@@ -111,28 +111,9 @@ fn package(module: &str) -> String {
 }
 
 fn check(built: &[(&str, Vec<u8>)]) -> Result<()> {
-    let sums = read_sums()?;
-    let comparison = comparison()?;
     for (module, code) in built {
-        let path = prebuilt(module);
-        let shipped = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        if !sums.lines().any(|line| line == sum_line(module, &shipped)) {
-            bail!("SHA256SUMS does not name {}", path.display());
-        }
-        let new = Shape::read(code).with_context(|| format!("read the new {module}"))?;
-        let old = Shape::read(&shipped).with_context(|| format!("read {}", path.display()))?;
-        if new != old {
-            bail!(
-                "modules/prebuilt/{module}.wasm is not what the sources give\n prebuilt\n{old}\n new\n{new}\n  \
-                 hint: cargo xtask modules"
-            );
-        }
-        let compared = process::read(Command::new(&comparison).args([
-            &script(module),
-            &path,
-            &built_file(module),
-        ]))
-        .context("the prebuilt module does not do what the sources do: cargo xtask modules")?;
+        let compared = compare(module, &script(module), &built_file(module))
+            .context("the prebuilt module is not what the sources give: cargo xtask modules")?;
         println!(
             "{module}: {} bytes, as prebuilt in shape, {}",
             code.len(),
@@ -143,16 +124,54 @@ fn check(built: &[(&str, Vec<u8>)]) -> Result<()> {
 }
 
 fn replace_prebuilt(built: &[(&str, Vec<u8>)], compiler: &str) -> Result<()> {
-    let mut sums = String::new();
     for (module, code) in built {
         let shape = Shape::read(code).with_context(|| format!("read the new {module}"))?;
         println!("{module}: {} bytes\n{shape}", code.len());
-        write(&prebuilt(module), code)?;
-        sums.push_str(&sum_line(module, code));
-        sums.push('\n');
+        replace(module, code)?;
     }
-    write(&prebuilt_dir().join("SHA256SUMS"), sums.as_bytes())?;
     write(&prebuilt_dir().join("COMPILER"), compiler.as_bytes())
+}
+
+/// Puts a module's code and its digest in modules/prebuilt.
+pub(crate) fn replace(module: &str, code: &[u8]) -> Result<()> {
+    write(&prebuilt(module), code)?;
+    let file = format!("  {module}.wasm");
+    let sums = read_sums()?;
+    let others = sums.lines().filter(|line| !line.ends_with(&file));
+    let mut lines: Vec<String> = others.map(str::to_owned).collect();
+    lines.push(sum_line(module, code));
+    // As the shell sorts the files' names.
+    lines.sort_by(|a, b| {
+        a.split_once("  ")
+            .map(|a| a.1)
+            .cmp(&b.split_once("  ").map(|b| b.1))
+    });
+    write(
+        &prebuilt_dir().join("SHA256SUMS"),
+        (lines.join("\n") + "\n").as_bytes(),
+    )
+}
+
+/// Whether modules/prebuilt has a module with the digest that SHA256SUMS names, and a build of its sources does the
+/// same by its script.
+pub(crate) fn compare(module: &str, script: &Path, built: &Path) -> Result<String> {
+    let path = prebuilt(module);
+    let shipped = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    if !read_sums()?
+        .lines()
+        .any(|line| line == sum_line(module, &shipped))
+    {
+        bail!("SHA256SUMS does not name {}", path.display());
+    }
+    let code = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    let new = Shape::read(&code).with_context(|| format!("read the new {module}"))?;
+    let old = Shape::read(&shipped).with_context(|| format!("read {}", path.display()))?;
+    if new != old {
+        bail!(
+            "modules/prebuilt/{module}.wasm is not what the sources give\n prebuilt\n{old}\n new\n{new}"
+        );
+    }
+    process::read(Command::new(comparison()?).args([script, &path, built]))
 }
 
 fn prebuilt_dir() -> PathBuf {
@@ -164,14 +183,21 @@ fn prebuilt(module: &str) -> PathBuf {
 }
 
 /// What both builds of a module are let do.
-fn script(module: &str) -> PathBuf {
+pub(crate) fn script(module: &str) -> PathBuf {
     process::workspace().join(format!("modules/{module}/behaviour.jsonl"))
 }
 
 /// The program that compares what two builds of a module do. It is one of its own since the engine's compiler takes
 /// minutes to build and no other command needs it; built as a part of the workspace, it shares that with the tests.
 fn comparison() -> Result<PathBuf> {
-    process::run(process::cargo().args(["build", "--workspace", "--example", "compare_modules"]))?;
+    process::run(process::cargo().args([
+        "build",
+        "--workspace",
+        "--features",
+        "quorate-sim/wasm",
+        "--example",
+        "compare_modules",
+    ]))?;
     Ok(process::target_dir().join("debug/examples/compare_modules"))
 }
 

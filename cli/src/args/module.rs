@@ -57,6 +57,15 @@ Examples:
   quorate module inspect target/mine.wasm
   quorate module inspect target/mine.wasm -o json")]
     Inspect(Inspect),
+    /// Run a module by a script, in this process, and compare what it does with what it must
+    #[command(after_help = "\
+The module runs as on a node, in virtual time, every step twice. What a script says: docs/module-testing.md.
+Exit code 1 at the first step that does not end as it says, 6 if no node would take the module.
+
+Examples:
+  quorate module run counter.wasm --script counter.jsonl
+  quorate module run counter.wasm --script - -o json")]
+    Run(Run),
 }
 
 #[derive(Debug, Args)]
@@ -84,4 +93,17 @@ pub(crate) struct Inspect {
     /// The module
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The compiled module
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The steps, one JSON object a line; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: PathBuf,
+    /// Begin with the state of a cluster, in a node's snapshot file, and upgrade it to the module
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
 }

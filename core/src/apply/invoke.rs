@@ -318,7 +318,7 @@ impl Applying<'_> {
 }
 
 /// Most bytes of what a step of a migration hands to the next one.
-pub(crate) const CURSOR_BYTES_MAX: usize = 4096;
+pub const CURSOR_BYTES_MAX: usize = 4096;
 
 /// Only a migration has steps; and what a step emits could not be undone.
 fn limited_step(

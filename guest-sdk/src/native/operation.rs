@@ -1,13 +1,12 @@
 //! One call of a module over a store in memory: what the engine's imports do, with the same limits.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
-use std::panic::{self, AssertUnwindSafe};
 
-use crate::entry::{self, Export};
+use super::call::{Ended, call, end_call};
+use crate::entry::Export;
 use crate::error::Error;
 use crate::host::{
     Entry, Host, KEY_BYTES_MAX, KeyRange, LOG_BYTES_MAX, Level, Order, Parts, SCAN_KEYS_MAX,
@@ -122,9 +121,7 @@ pub(super) fn run<M: Module>(state: &State, access: Access, export: Export, inpu
         effect_bytes: Cell::new(0),
         logged: RefCell::default(),
     };
-    let called = panic::catch_unwind(AssertUnwindSafe(|| {
-        entry::run::<M>(&operation, export, input)
-    }));
+    let called = call::<M>(&operation, export, input);
     let logged = operation.logged.take();
     let outcome = called.map_err(trap_of).and_then(|bytes| {
         let wants_more = bytes.first() == Some(&2);
@@ -151,17 +148,10 @@ pub(super) fn run<M: Module>(state: &State, access: Access, export: Export, inpu
     Ran { outcome, logged }
 }
 
-fn trap_of(panicked: Box<dyn Any + Send>) -> Trap {
-    match panicked.downcast::<Trap>() {
-        Ok(trap) => *trap,
-        Err(other) => Trap::Panicked(match other.downcast::<String>() {
-            Ok(message) => *message,
-            Err(other) => (*other)
-                .downcast_ref::<&str>()
-                .copied()
-                .unwrap_or_default()
-                .to_owned(),
-        }),
+fn trap_of(ended: Ended) -> Trap {
+    match ended {
+        Ended::Panicked(panic) => Trap::Panicked(panic.message),
+        Ended::ByHost(why) => *why.downcast().expect("this host ends calls with a trap"),
     }
 }
 
@@ -193,7 +183,7 @@ struct Operation<'a> {
 
 /// Ends the call, as a trap does: nothing of the module runs any more.
 fn trap(trap: Trap) -> ! {
-    panic::resume_unwind(Box::new(trap))
+    end_call(trap)
 }
 
 impl Operation<'_> {

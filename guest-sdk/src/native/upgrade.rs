@@ -25,7 +25,7 @@ impl<M: Module> Native<M> {
         if N::MIGRATES_FROM.contains(&from) {
             let mut next = self.with_module::<N>();
             return match next.migrate(from, argument) {
-                Ok(()) => Ok(next),
+                Ok(_) => Ok(next),
                 Err(failure) => Err((next.with_module(), failure)),
             };
         }
@@ -37,7 +37,7 @@ impl<M: Module> Native<M> {
             ))),
         };
         match downgraded {
-            Ok(()) => Ok(self.with_module()),
+            Ok(_) => Ok(self.with_module()),
             Err(failure) => Err((self, failure)),
         }
     }

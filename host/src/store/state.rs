@@ -35,6 +35,7 @@ mod view;
 pub use checkpoint::Folded;
 pub use marks::{FORMAT, Membership, Progress};
 pub use open::{OpenCheck, OpenError, Options};
+pub use quorate_core::snapshot::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use receive::{ReceiveError, Received, SnapshotReceiver};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotReader};
 pub use stream::CHUNK_BYTES_MAX;
@@ -46,11 +47,6 @@ use marks::Header;
 use scrub::Tally;
 use snapshot::Snapshots;
 use view::{Layers, View};
-
-/// Longest key, in bytes.
-pub const KEY_BYTES_MAX: usize = 1 << 20;
-/// Longest value, in bytes.
-pub const VALUE_BYTES_MAX: usize = 64 << 20;
 
 const FOLD_STACK_BYTES: usize = 2 << 20;
 /// Requests to the fold loop that wait for their turn; more of them wait to be sent.

@@ -1,51 +1,58 @@
-//! The counter over a host in this process.
+//! The counter, as code of this process and compiled.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use quorate_guest::Error;
-use quorate_guest::native::{Failure, Kind, Native};
 use quorate_module_counter::{Command, Counter};
+use quorate_sim::{Failure, Kind, Sim};
 
-#[test]
-fn commands_answer_the_new_value_and_the_query_the_present_one() {
-    let mut host = Native::<Counter>::new();
-    let session = host.create_session(&[]).unwrap();
-    assert_eq!(host.query(&()), Ok(0));
-    assert_eq!(host.command(session, &Command::Add(5)), Ok(5));
-    assert_eq!(host.command(session, &Command::Add(2)), Ok(7));
-    assert_eq!(host.query(&()), Ok(7));
-    assert_eq!(host.command(session, &Command::Reset), Ok(0));
-    assert_eq!(host.query(&()), Ok(0));
+quorate_sim::native_and_wasm!(
+    Counter,
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../prebuilt/counter.wasm"),
+    [
+        commands_answer_the_new_value_and_the_query_the_present_one,
+        the_value_stays_at_its_largest,
+        payloads_are_json,
+        what_is_no_command_is_an_error_and_changes_nothing,
+    ]
+);
+
+fn commands_answer_the_new_value_and_the_query_the_present_one(start: fn() -> Sim<Counter>) {
+    let mut sim = start();
+    let session = sim.session(&[]);
+    assert_eq!(sim.query(()), Ok(0));
+    assert_eq!(sim.call(session, Command::Add(5)), Ok(5));
+    assert_eq!(sim.call(session, Command::Add(2)), Ok(7));
+    assert_eq!(sim.query(()), Ok(7));
+    assert_eq!(sim.call(session, Command::Reset), Ok(0));
+    assert_eq!(sim.query(()), Ok(0));
 }
 
-#[test]
-fn the_value_stays_at_its_largest() {
-    let mut host = Native::<Counter>::new();
-    let session = host.create_session(&[]).unwrap();
-    host.command(session, &Command::Add(u64::MAX)).unwrap();
-    assert_eq!(host.command(session, &Command::Add(1)), Ok(u64::MAX));
+fn the_value_stays_at_its_largest(start: fn() -> Sim<Counter>) {
+    let mut sim = start();
+    let session = sim.session(&[]);
+    sim.call(session, Command::Add(u64::MAX)).unwrap();
+    assert_eq!(sim.call(session, Command::Add(1)), Ok(u64::MAX));
 }
 
-#[test]
-fn payloads_are_json() {
-    let mut host = Native::<Counter>::new();
-    let session = host.create_session(&[]).unwrap();
-    assert_eq!(host.command_bytes(session, br#"{"add":5}"#).unwrap(), b"5");
-    assert_eq!(host.query_bytes(b"null").unwrap(), b"5");
-    assert_eq!(host.command_bytes(session, br#""reset""#).unwrap(), b"0");
-    let payload = host
+fn payloads_are_json(start: fn() -> Sim<Counter>) {
+    let mut sim = start();
+    let session = sim.session(&[]);
+    assert_eq!(sim.call_bytes(session, br#"{"add":5}"#).unwrap(), b"5");
+    assert_eq!(sim.query_bytes(b"null").unwrap(), b"5");
+    assert_eq!(sim.call_bytes(session, br#""reset""#).unwrap(), b"0");
+    let payload = sim
         .payload_from_json(Kind::Command, r#" { "add" : 5 } "#)
         .unwrap();
     assert_eq!(payload, br#"{"add":5}"#);
-    assert_eq!(host.payload_to_json(Kind::Answer, b"7").unwrap(), "7");
+    assert_eq!(sim.payload_to_json(Kind::Answer, b"7").unwrap(), "7");
 }
 
-#[test]
-fn what_is_no_command_is_an_error_and_changes_nothing() {
-    let mut host = Native::<Counter>::new();
-    let session = host.create_session(&[]).unwrap();
-    host.command(session, &Command::Add(1)).unwrap();
-    let before = host.state().clone();
+fn what_is_no_command_is_an_error_and_changes_nothing(start: fn() -> Sim<Counter>) {
+    let mut sim = start();
+    let session = sim.session(&[]);
+    sim.call(session, Command::Add(1)).unwrap();
+    let before = sim.state();
     for bad in [
         &b""[..],
         b"\xff\xfe",
@@ -55,10 +62,10 @@ fn what_is_no_command_is_an_error_and_changes_nothing() {
         br#""restart""#,
         &[b'['; 100_000],
     ] {
-        match host.command_bytes(session, bad) {
+        match sim.call_bytes(session, bad) {
             Err(Failure::Error(error)) => assert_eq!(error.code(), Error::MALFORMED_PAYLOAD),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(*host.state(), before);
+    assert_eq!(sim.state(), before);
 }

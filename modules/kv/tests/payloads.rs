@@ -4,11 +4,26 @@
 
 use std::fmt::Debug;
 
-use quorate_guest::native::{Failure, Kind, Native};
 use quorate_guest::{Codec, Error};
 use quorate_module_kv::{Answer, Bytes, Command, Entry, Kv, Notification, Query, Response};
+use quorate_sim::{Failure, Kind, Sim};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+type Start = fn() -> Sim<Kv>;
+
+quorate_sim::native_and_wasm!(
+    Kv,
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../prebuilt/kv.wasm"),
+    [
+        zio_rafts_payloads_are_ours_byte_for_byte,
+        a_zio_raft_client_sets_watches_and_gets,
+        the_other_payloads_continue_in_that_style,
+        a_range_may_leave_its_bounds_out,
+        an_errors_payload_is_its_message,
+        malformed_payloads_are_application_errors,
+    ]
+);
 
 /// zio-raft's own bytes.
 fn golden(name: &str) -> Vec<u8> {
@@ -31,23 +46,23 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// Checks that `value` has these bytes and this JSON, in both directions.
 #[track_caller]
-fn is<T>(kind: Kind, value: T, bytes: &[u8], json: &str)
+fn is<T>(start: Start, kind: Kind, value: T, bytes: &[u8], json: &str)
 where
     Bytes: Codec<T>,
     T: Debug + PartialEq + Serialize + DeserializeOwned,
 {
     assert_eq!(Bytes::encode(&value).unwrap(), bytes);
     assert_eq!(Bytes::decode(bytes), Ok(value));
-    let mut host = Native::<Kv>::new();
-    assert_eq!(host.payload_to_json(kind, bytes).unwrap(), json);
-    assert_eq!(host.payload_from_json(kind, json).unwrap(), bytes);
+    let mut sim = start();
+    assert_eq!(sim.payload_to_json(kind, bytes).unwrap(), json);
+    assert_eq!(sim.payload_from_json(kind, json).unwrap(), bytes);
 }
 
-#[test]
-fn zio_rafts_payloads_are_ours_byte_for_byte() {
+fn zio_rafts_payloads_are_ours_byte_for_byte(start: Start) {
     let key = || "test-key".to_owned();
     let value = || "test-value".to_owned();
     is(
+        start,
         Kind::Command,
         Command::Set {
             key: key(),
@@ -57,18 +72,21 @@ fn zio_rafts_payloads_are_ours_byte_for_byte() {
         r#"{"set":{"key":"test-key","value":"test-value"}}"#,
     );
     is(
+        start,
         Kind::Command,
         Command::Watch { key: key() },
         &golden("Watch"),
         r#"{"watch":{"key":"test-key"}}"#,
     );
     is(
+        start,
         Kind::Query,
         Query::Get { key: key() },
         &golden("Get"),
         r#"{"get":{"key":"test-key"}}"#,
     );
     is(
+        start,
         Kind::Request,
         Notification::Value {
             key: key(),
@@ -78,14 +96,16 @@ fn zio_rafts_payloads_are_ours_byte_for_byte() {
         r#"{"value":{"key":"test-key","value":"test-value"}}"#,
     );
     // Results: nothing for set and watch, `00` or `ff` and the text for get.
-    is(Kind::Response, Response::Done, b"", r#""done""#);
+    is(start, Kind::Response, Response::Done, b"", r#""done""#);
     is(
+        start,
         Kind::Answer,
         Answer::Value(None),
         b"\0",
         r#"{"value":null}"#,
     );
     is(
+        start,
         Kind::Answer,
         Answer::Value(Some("1".into())),
         b"\xff\0\0\0\x011",
@@ -93,36 +113,40 @@ fn zio_rafts_payloads_are_ours_byte_for_byte() {
     );
 }
 
-#[test]
-fn a_zio_raft_client_sets_watches_and_gets() {
-    let mut host = Native::<Kv>::new();
-    let session = host.create_session(&[("protocol", "kvstore")]).unwrap();
-    assert_eq!(host.query_bytes(&golden("Get")).unwrap(), b"\0");
-    assert_eq!(host.command_bytes(session, &golden("Watch")).unwrap(), b"");
-    assert_eq!(host.command_bytes(session, &golden("Set")).unwrap(), b"");
+fn a_zio_raft_client_sets_watches_and_gets(start: Start) {
+    let mut sim = start();
+    let session = sim.session(&[("protocol", "kvstore")]);
+    assert_eq!(sim.query_bytes(&golden("Get")).unwrap(), b"\0");
+    assert_eq!(sim.call_bytes(session, &golden("Watch")).unwrap(), b"");
+    assert_eq!(sim.call_bytes(session, &golden("Set")).unwrap(), b"");
     assert_eq!(
-        host.query_bytes(&golden("Get")).unwrap(),
+        sim.query_bytes(&golden("Get")).unwrap(),
         unhex("ff 0000000a 746573742d76616c7565")
     );
-    assert_eq!(host.requests_bytes(session), [golden("Notification")]);
+    assert_eq!(
+        sim.requests_bytes(session)[0].payload,
+        golden("Notification")
+    );
 }
 
-#[test]
-fn the_other_payloads_continue_in_that_style() {
+fn the_other_payloads_continue_in_that_style(start: Start) {
     let key = || "k".to_owned();
     is(
+        start,
         Kind::Command,
         Command::Get { key: key() },
         b"G\0\0\0\x01k",
         r#"{"get":{"key":"k"}}"#,
     );
     is(
+        start,
         Kind::Command,
         Command::Delete { key: key() },
         b"X\0\0\0\x01k",
         r#"{"delete":{"key":"k"}}"#,
     );
     is(
+        start,
         Kind::Command,
         Command::Unwatch { key: key() },
         b"U\0\0\0\x01k",
@@ -146,15 +170,17 @@ fn the_other_payloads_continue_in_that_style() {
             expected,
             value,
         };
-        is(Kind::Command, command, bytes, json);
+        is(start, Kind::Command, command, bytes, json);
     }
     is(
+        start,
         Kind::Response,
         Response::Deleted(true),
         b"X\xff",
         r#"{"deleted":true}"#,
     );
     is(
+        start,
         Kind::Response,
         Response::CompareAndSet {
             swapped: false,
@@ -164,12 +190,14 @@ fn the_other_payloads_continue_in_that_style() {
         r#"{"compare-and-set":{"swapped":false,"previous":null}}"#,
     );
     is(
+        start,
         Kind::Response,
         Response::Value(Some("1".into())),
         b"\xff\0\0\0\x011",
         r#"{"value":"1"}"#,
     );
     is(
+        start,
         Kind::Query,
         Query::Range {
             start: "a".into(),
@@ -180,6 +208,7 @@ fn the_other_payloads_continue_in_that_style() {
         r#"{"range":{"start":"a","end":"b","limit":258}}"#,
     );
     is(
+        start,
         Kind::Answer,
         Answer::Range {
             entries: vec![Entry {
@@ -192,6 +221,7 @@ fn the_other_payloads_continue_in_that_style() {
         r#"{"range":{"entries":[{"key":"k","value":"1"}],"more":true}}"#,
     );
     is(
+        start,
         Kind::Request,
         Notification::Deleted { key: key() },
         b"X\0\0\0\x01k",
@@ -199,29 +229,26 @@ fn the_other_payloads_continue_in_that_style() {
     );
 }
 
-#[test]
-fn a_range_may_leave_its_bounds_out() {
-    let mut host = Native::<Kv>::new();
+fn a_range_may_leave_its_bounds_out(start: Start) {
+    let mut sim = start();
     assert_eq!(
-        host.payload_from_json(Kind::Query, r#"{"range":{}}"#)
+        sim.payload_from_json(Kind::Query, r#"{"range":{}}"#)
             .unwrap(),
         b"R\0\0\0\0\0\0\0\0\x64"
     );
 }
 
-#[test]
-fn an_errors_payload_is_its_message() {
-    let mut host = Native::<Kv>::new();
+fn an_errors_payload_is_its_message(start: Start) {
+    let mut sim = start();
     assert_eq!(
-        host.payload_to_json(Kind::Error, b"a \"key\"").unwrap(),
+        sim.payload_to_json(Kind::Error, b"a \"key\"").unwrap(),
         r#""a \"key\"""#
     );
 }
 
 /// Every payload of these tests, cut short at each length, longer by a byte, and with each byte changed: an error or
 /// another payload, never a panic.
-#[test]
-fn malformed_payloads_are_application_errors() {
+fn malformed_payloads_are_application_errors(start: Start) {
     let payloads = [
         golden("Set"),
         golden("Watch"),
@@ -231,18 +258,18 @@ fn malformed_payloads_are_application_errors() {
         b"S\xff\xff\xff\xffk".to_vec(),
         b"S\0\0\0\x01\xff\0\0\0\0".to_vec(),
     ];
-    let mut host = Native::<Kv>::new();
-    let session = host.create_session(&[]).unwrap();
+    let mut sim = start();
+    let session = sim.session(&[]);
     let mut refused = 0;
     let mut check = |payload: &[u8]| {
         for result in [
-            host.command_bytes(session, payload),
-            host.query_bytes(payload),
-            host.payload_to_json(Kind::Response, payload)
+            sim.call_bytes(session, payload),
+            sim.query_bytes(payload),
+            sim.payload_to_json(Kind::Response, payload)
                 .map(String::into_bytes),
-            host.payload_to_json(Kind::Answer, payload)
+            sim.payload_to_json(Kind::Answer, payload)
                 .map(String::into_bytes),
-            host.payload_to_json(Kind::Request, payload)
+            sim.payload_to_json(Kind::Request, payload)
                 .map(String::into_bytes),
         ] {
             match result {

@@ -16,17 +16,35 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 
+use quorate_module_work_queue::WorkQueue;
+use quorate_sim::Sim;
 use steps::{Step, World, step};
 
 #[test]
 fn random_histories_are_those_of_the_model() {
-    let mut config = Config::with_cases(200);
+    compare(200, Sim::native::<WorkQueue>);
+}
+
+/// Fewer: what differs from the above is the engine, which has tests of its own.
+#[test]
+fn random_histories_of_the_compiled_module_are_those_of_the_model() {
+    compare(20, || {
+        Sim::wasm(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../prebuilt/work-queue.wasm"
+        ))
+        .unwrap()
+    });
+}
+
+fn compare(cases: u32, start: fn() -> Sim<WorkQueue>) {
+    let mut config = Config::with_cases(cases);
     // A found history becomes a test of its own.
     config.failure_persistence = None;
     let mut runner = TestRunner::new(config);
     let histories = vec(step(), 1..120);
     let outcome = runner.run(&histories, |history| {
-        let mut world = World::new();
+        let mut world = World::new(start());
         for step in &history {
             world.take(step);
         }
@@ -46,7 +64,7 @@ fn random_histories_reach_every_outcome() {
     let mut reached = steps::Reached::default();
     for _ in 0..60 {
         let history: Vec<Step> = histories.new_tree(&mut runner).unwrap().current();
-        let mut world = World::new();
+        let mut world = World::new(Sim::native::<WorkQueue>());
         for step in &history {
             world.take(step);
         }

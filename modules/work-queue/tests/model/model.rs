@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use quorate_guest::{SessionEnd, SessionId};
+use quorate_guest::SessionId;
 use quorate_module_work_queue::{JobState, PAUSE_SECONDS_MAX, Response};
+use quorate_sim::End;
 
 const SECOND: u64 = 1_000_000;
 
@@ -70,10 +71,10 @@ impl Model {
         self.hand_out();
     }
 
-    pub(crate) fn dismiss(&mut self, session: SessionId, end: SessionEnd) {
+    pub(crate) fn dismiss(&mut self, session: SessionId, end: End) {
         self.workers.remove(&session);
         for at in self.held_by(session) {
-            if end == SessionEnd::ClosedByClient {
+            if end == End::ClosedByClient {
                 self.jobs[at].charged -= 1;
             }
             self.came_to_nothing(at);
@@ -166,7 +167,7 @@ impl Model {
             .min()
             .filter(|(due, _)| *due <= until)
         {
-            self.now = self.now.max(due) + 1;
+            self.now = due.max(self.now + 1);
             let job = &mut self.jobs[at];
             job.due = None;
             if job.state == JobState::InHand {

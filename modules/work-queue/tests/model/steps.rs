@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use quorate_guest::native::Native;
-use quorate_guest::{SessionEnd, SessionId};
+use quorate_guest::SessionId;
 use quorate_module_work_queue::{
     Answer, Command, JobId, JobState, Query, Request, Response, WorkQueue,
 };
+use quorate_sim::{End, Sim};
 
 use crate::model::Model;
 
@@ -27,8 +27,7 @@ pub(crate) enum Step {
         capabilities: BTreeSet<usize>,
         slots: u32,
     },
-    End(Index, SessionEnd),
-    Lose(Index),
+    End(Index, End),
     /// What a session says of a job: one that it holds, or any.
     Say(Index, Index, Word, Aim),
     Cancel(Index),
@@ -56,9 +55,9 @@ pub(crate) enum Aim {
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let index = any::<Index>;
     let end = prop_oneof![
-        Just(SessionEnd::Expired),
-        Just(SessionEnd::ClosedByClient),
-        Just(SessionEnd::TooSlow)
+        2 => Just(End::Expired),
+        2 => Just(End::ClosedByClient),
+        1 => Just(End::Lost)
     ];
     let word = prop_oneof![
         3 => Just(Word::Done),
@@ -72,8 +71,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         ),
         3 => (prop::collection::btree_set(0..CAPABILITIES.len(), 0..3), 1..4_u32)
             .prop_map(|(capabilities, slots)| Step::Employ { capabilities, slots }),
-        2 => (index(), end).prop_map(|(session, end)| Step::End(session, end)),
-        1 => index().prop_map(Step::Lose),
+        3 => (index(), end).prop_map(|(session, end)| Step::End(session, end)),
         12 => (index(), index(), word, aim)
             .prop_map(|(session, job, word, aim)| Step::Say(session, job, word, aim)),
         1 => index().prop_map(Step::Cancel),
@@ -84,7 +82,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 
 /// The queue and its model.
 pub(crate) struct World {
-    host: Native<WorkQueue>,
+    sim: Sim<WorkQueue>,
     model: Model,
     client: SessionId,
     sessions: Vec<SessionId>,
@@ -94,15 +92,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        let mut host = Native::new();
-        let client = host.create_session(&[]).unwrap();
+    pub(crate) fn new(mut sim: Sim<WorkQueue>) -> Self {
+        let client = sim.session(&[]);
         let model = Model {
-            now: host.time().as_micros(),
+            now: sim.time().as_micros(),
             ..Model::default()
         };
         Self {
-            host,
+            sim,
             model,
             client,
             sessions: Vec::new(),
@@ -124,14 +121,12 @@ impl World {
             } => self.employ(capabilities, *slots),
             Step::End(session, end) => {
                 if let Some(session) = self.remove(session) {
-                    self.host.end_session(session, *end).unwrap();
+                    self.sim.end(session, *end);
                     self.operation();
-                    self.model.dismiss(session, *end);
-                }
-            }
-            Step::Lose(session) => {
-                if let Some(session) = self.remove(session) {
-                    self.host.lose_session(session).unwrap();
+                    // Of one that is lost the queue is not told.
+                    if *end != End::Lost {
+                        self.model.dismiss(session, *end);
+                    }
                 }
             }
             Step::Say(session, job, word, aim) => self.say(session, job, *word, *aim),
@@ -145,9 +140,9 @@ impl World {
     /// Everything that can still happen happens; then each job has come to one end, or waits for nobody who is there.
     pub(crate) fn come_to_rest(&mut self) {
         for session in std::mem::take(&mut self.sessions) {
-            self.host.expire(session).unwrap();
+            self.sim.expire(session);
             self.operation();
-            self.model.dismiss(session, SessionEnd::Expired);
+            self.model.dismiss(session, End::Expired);
         }
         self.pass(Duration::from_secs(3600));
         self.compare();
@@ -191,7 +186,7 @@ impl World {
             attempts,
             lease_seconds,
         };
-        let response = self.host.command(self.client, &command).unwrap();
+        let response = self.sim.call(self.client, &command).unwrap();
         assert_eq!(response, Response::Submitted { job: id });
         self.operation();
         self.model.submit(capability, attempts, lease_seconds);
@@ -211,7 +206,7 @@ impl World {
             announced.push((name, version));
             can.push(capability);
         }
-        let session = self.host.create_session(&announced).unwrap();
+        let session = self.sim.session(&announced);
         self.sessions.push(session);
         self.operation();
         self.model.employ(session, can, slots);
@@ -252,7 +247,7 @@ impl World {
                 note: Some(text.clone()),
             },
         };
-        let response = self.host.command(session, &command).unwrap();
+        let response = self.sim.call(session, &command).unwrap();
         self.operation();
         let expected = match word {
             Word::Done => self.model.done(session, at, attempt, &text),
@@ -271,7 +266,7 @@ impl World {
         let command = Command::Cancel {
             job: JobId(at as u64 + 1),
         };
-        let response = self.host.command(self.client, &command).unwrap();
+        let response = self.sim.call(self.client, &command).unwrap();
         self.operation();
         assert_eq!(response, self.model.cancel(at));
     }
@@ -284,15 +279,15 @@ impl World {
         let acknowledged = self.acknowledged.entry(session).or_default();
         if sent > *acknowledged {
             *acknowledged = sent;
-            self.host.acknowledge(session, sent as u64).unwrap();
+            self.sim.acknowledge(session, sent as u64).unwrap();
             self.operation();
             self.model.heard_of(session);
         }
     }
 
     fn pass(&mut self, duration: Duration) {
-        let until = self.host.time().after(duration).as_micros();
-        self.host.advance(duration);
+        let until = self.sim.time().after(duration).as_micros();
+        self.sim.advance(duration);
         self.model.advance(until);
     }
 
@@ -302,9 +297,9 @@ impl World {
         held.find_map(|(at, job)| Some((job.session?, at)))
     }
 
-    /// The model's clock after an operation: the host's.
+    /// The model's clock after an operation: the simulation's.
     fn operation(&mut self) {
-        self.model.now = self.host.time().as_micros();
+        self.model.now = self.sim.time().as_micros();
     }
 
     fn any(&self, session: &Index) -> Option<SessionId> {
@@ -326,15 +321,15 @@ impl World {
     }
 
     fn compare(&mut self) {
-        assert_eq!(self.host.failed_hooks(), []);
-        assert_eq!(self.host.time().as_micros(), self.model.now);
+        assert_eq!(self.sim.failed_hooks(), []);
+        assert_eq!(self.sim.time().as_micros(), self.model.now);
         for at in 0..self.model.jobs.len() {
             self.compare_job(at);
         }
         for session in &self.sessions {
             let acknowledged = self.acknowledged.get(session).copied().unwrap_or(0);
             let waiting: Vec<(u64, u32)> = self
-                .host
+                .sim
                 .requests(*session)
                 .into_iter()
                 .map(|Request::Job { job, attempt, .. }| (job.0, attempt))
@@ -346,7 +341,7 @@ impl World {
 
     fn compare_job(&mut self, at: usize) {
         let job = JobId(at as u64 + 1);
-        let Answer::Job(Some(view)) = self.host.query(&Query::Job { job }).unwrap() else {
+        let Answer::Job(Some(view)) = self.sim.query(&Query::Job { job }).unwrap() else {
             panic!("job {job} is lost");
         };
         let expected = &self.model.jobs[at];
@@ -363,7 +358,7 @@ impl World {
     }
 
     fn compare_totals(&mut self) {
-        let Answer::Totals(totals) = self.host.query(&Query::Totals).unwrap() else {
+        let Answer::Totals(totals) = self.sim.query(&Query::Totals).unwrap() else {
             panic!("totals are asked for");
         };
         let model = &self.model;
@@ -392,8 +387,9 @@ impl World {
             ]
         );
         // A job is in the collection of its state and in no other.
+        let state = self.sim.state();
         let stored = |prefix: &str| {
-            let keys = self.host.state().keys();
+            let keys = state.keys();
             keys.filter(|key| key.starts_with(prefix.as_bytes()))
                 .count() as u64
         };

@@ -3,26 +3,32 @@
 use std::time::Duration;
 
 use quorate_guest::SessionId;
-use quorate_guest::native::{Failure, Native};
 use quorate_module_work_queue::{
     Answer, Command, JobId, JobState, JobView, Query, Request, Response, Totals, WorkQueue,
     WorkerView,
 };
+use quorate_sim::{Failure, Sim};
+
+/// Makes the simulation that a test runs in.
+pub(crate) type Start = fn() -> Sim<WorkQueue>;
+
+/// The compiled module.
+pub(crate) const WASM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../prebuilt/work-queue.wasm");
 
 /// What most tests ask for.
 pub(crate) const RESIZE: (&str, &str) = ("resize", "v1");
 
 pub(crate) struct Rig {
-    pub(crate) host: Native<WorkQueue>,
+    pub(crate) sim: Sim<WorkQueue>,
     /// Somebody with no capability.
     pub(crate) client: SessionId,
 }
 
 impl Rig {
-    pub(crate) fn new() -> Self {
-        let mut host = Native::new();
-        let client = host.create_session(&[]).unwrap();
-        Self { host, client }
+    pub(crate) fn new(start: Start) -> Self {
+        let mut sim = start();
+        let client = sim.session(&[]);
+        Self { sim, client }
     }
 
     #[track_caller]
@@ -32,7 +38,7 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn session(&mut self, capabilities: &[(&str, &str)]) -> SessionId {
-        self.host.create_session(capabilities).unwrap()
+        self.sim.session(capabilities)
     }
 
     #[track_caller]
@@ -42,7 +48,7 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn submit_with(&mut self, command: Command) -> JobId {
-        match self.host.command(self.client, &command) {
+        match self.sim.call(self.client, &command) {
             Ok(Response::Submitted { job }) => job,
             other => panic!("{other:?}"),
         }
@@ -75,27 +81,27 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn call(&mut self, session: SessionId, command: &Command) -> Response {
-        self.host.command(session, command).unwrap()
+        self.sim.call(session, command).unwrap()
     }
 
     /// The code of a command's error.
     #[track_caller]
     pub(crate) fn error(&mut self, session: SessionId, command: &Command) -> u32 {
-        match self.host.command(session, command) {
+        match self.sim.call(session, command) {
             Err(Failure::Error(error)) => error.code(),
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) fn pass(&mut self, seconds: u64) {
-        self.host.advance(Duration::from_secs(seconds));
-        assert_eq!(self.host.failed_hooks(), []);
+        self.sim.advance(Duration::from_secs(seconds));
+        assert_eq!(self.sim.failed_hooks(), []);
     }
 
     /// Jobs and attempts of the requests that a session has not acknowledged.
     pub(crate) fn requests(&self, session: SessionId) -> Vec<(u64, u32)> {
         let number = |Request::Job { job, attempt, .. }| (job.0, attempt);
-        let requests = self.host.requests(session);
+        let requests = self.sim.requests(session);
         requests.into_iter().map(number).collect()
     }
 
@@ -106,7 +112,7 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn find(&mut self, job: JobId) -> Option<JobView> {
-        match self.host.query(&Query::Job { job }).unwrap() {
+        match self.sim.query(&Query::Job { job }).unwrap() {
             Answer::Job(job) => job,
             other => panic!("{other:?}"),
         }
@@ -121,7 +127,7 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn totals(&mut self) -> Totals {
-        match self.host.query(&Query::Totals).unwrap() {
+        match self.sim.query(&Query::Totals).unwrap() {
             Answer::Totals(totals) => totals,
             other => panic!("{other:?}"),
         }
@@ -133,7 +139,7 @@ impl Rig {
             after: None,
             limit: 500,
         };
-        match self.host.query(&query).unwrap() {
+        match self.sim.query(&query).unwrap() {
             Answer::Workers {
                 workers,
                 more: false,

@@ -1,16 +1,29 @@
 //! What is refused.
 
-use quorate_guest::native::Failure;
 use quorate_module_work_queue::{
     Answer, CAPABILITIES_MAX, Command, JobId, LIST_MAX, NOTE_BYTES_MAX, Query, Response,
-    TEXT_BYTES_MAX, code,
+    TEXT_BYTES_MAX, WorkQueue, code,
 };
+use quorate_sim::Failure;
 
-use crate::support::{RESIZE, Rig, done, submission};
+use crate::support::{RESIZE, Rig, Start, WASM, done, submission};
 
-#[test]
-fn submissions_out_of_range_are_refused() {
-    let mut rig = Rig::new();
+quorate_sim::native_and_wasm!(
+    WorkQueue,
+    WASM,
+    [
+        submissions_out_of_range_are_refused,
+        texts_are_bounded_by_their_length_in_json,
+        notes_and_errors_are_cut,
+        sessions_with_impossible_slots_or_too_many_capabilities_are_refused,
+        a_full_hand_of_the_largest_jobs_goes_on_in_one_operation,
+        lists_go_on_after_the_last_entry_and_are_cut,
+        workers_are_listed_in_pieces,
+    ]
+);
+
+fn submissions_out_of_range_are_refused(start: Start) {
+    let mut rig = Rig::new(start);
     let long_name = "n".repeat(129);
     let long_version = "v".repeat(65);
     for (capability, attempts, lease, expected) in [
@@ -31,9 +44,8 @@ fn submissions_out_of_range_are_refused() {
     assert_eq!(rig.totals().submitted, 1);
 }
 
-#[test]
-fn texts_are_bounded_by_their_length_in_json() {
-    let mut rig = Rig::new();
+fn texts_are_bounded_by_their_length_in_json(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let largest = "\0".repeat((TEXT_BYTES_MAX - 2) / 6);
     let job = rig.submit(&largest);
@@ -45,9 +57,8 @@ fn texts_are_bounded_by_their_length_in_json() {
     assert_eq!(recorded, Response::Recorded);
 }
 
-#[test]
-fn notes_and_errors_are_cut() {
-    let mut rig = Rig::new();
+fn notes_and_errors_are_cut(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let job = rig.submit("");
     let long = "x".repeat(NOTE_BYTES_MAX + 1);
@@ -68,10 +79,9 @@ fn notes_and_errors_are_cut() {
     assert_eq!(job.error.unwrap().len(), NOTE_BYTES_MAX);
 }
 
-#[test]
-fn sessions_with_impossible_slots_or_too_many_capabilities_are_refused() {
-    let mut rig = Rig::new();
-    let mut refusal = |capabilities: &[(&str, &str)]| match rig.host.create_session(capabilities) {
+fn sessions_with_impossible_slots_or_too_many_capabilities_are_refused(start: Start) {
+    let mut rig = Rig::new(start);
+    let mut refusal = |capabilities: &[(&str, &str)]| match rig.sim.try_session(capabilities) {
         Ok(_) => None,
         Err(Failure::Error(error)) => Some(error.code()),
         Err(other) => panic!("{other:?}"),
@@ -91,30 +101,28 @@ fn sessions_with_impossible_slots_or_too_many_capabilities_are_refused() {
     assert_eq!(rig.workers().len(), 1);
 }
 
-#[test]
-fn a_full_hand_of_the_largest_jobs_goes_on_in_one_operation() {
-    let mut rig = Rig::new();
+fn a_full_hand_of_the_largest_jobs_goes_on_in_one_operation(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(32);
     let largest = "\0".repeat((TEXT_BYTES_MAX - 2) / 6);
     for _ in 0..32 {
         rig.submit(&largest);
     }
-    rig.host.expire(a).unwrap();
+    rig.sim.expire(a);
     assert_eq!(rig.totals().waiting, 32);
     let b = rig.worker(32);
     assert_eq!(rig.requests(b).len(), 32);
-    assert_eq!(rig.host.failed_hooks(), []);
+    assert_eq!(rig.sim.failed_hooks(), []);
 }
 
-#[test]
-fn lists_go_on_after_the_last_entry_and_are_cut() {
-    let mut rig = Rig::new();
+fn lists_go_on_after_the_last_entry_and_are_cut(start: Start) {
+    let mut rig = Rig::new(start);
     for _ in 0..LIST_MAX + 1 {
         rig.submit("");
     }
     let mut list = |after, limit| {
         let after = JobId(after);
-        match rig.host.query(&Query::Jobs { after, limit }).unwrap() {
+        match rig.sim.query(&Query::Jobs { after, limit }).unwrap() {
             Answer::Jobs { jobs, more } => {
                 let ids: Vec<u64> = jobs.iter().map(|job| job.job.0).collect();
                 (ids, more)
@@ -129,12 +137,11 @@ fn lists_go_on_after_the_last_entry_and_are_cut() {
     assert_eq!((ids.len(), more), (LIST_MAX as usize, true));
 }
 
-#[test]
-fn workers_are_listed_in_pieces() {
-    let mut rig = Rig::new();
+fn workers_are_listed_in_pieces(start: Start) {
+    let mut rig = Rig::new(start);
     let sessions: Vec<_> = (1..=3).map(|slots| rig.worker(slots)).collect();
     rig.submit("");
-    let mut list = |after, limit| match rig.host.query(&Query::Workers { after, limit }).unwrap() {
+    let mut list = |after, limit| match rig.sim.query(&Query::Workers { after, limit }).unwrap() {
         Answer::Workers { workers, more } => (workers, more),
         other => panic!("{other:?}"),
     };

@@ -1,12 +1,20 @@
 //! The payloads, as every client writes and reads them.
 
-use quorate_guest::native::{Failure, Kind, Native};
 use quorate_guest::{Error, SessionId};
 use quorate_module_work_queue::{
     Answer, Command, JobId, JobState, JobSummary, Query, Request, Response, Totals, WorkQueue,
 };
+use quorate_sim::{Failure, Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::support::{Start, WASM};
+
+quorate_sim::native_and_wasm!(
+    WorkQueue,
+    WASM,
+    [malformed_commands_are_an_error_and_shown_payloads_are_json,]
+);
 
 #[track_caller]
 fn is<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T, json: &str) {
@@ -125,10 +133,9 @@ fn queries_answers_and_requests() {
     );
 }
 
-#[test]
-fn malformed_commands_are_an_error_and_shown_payloads_are_json() {
-    let mut host = Native::<WorkQueue>::new();
-    let session: SessionId = host.create_session(&[]).unwrap();
+fn malformed_commands_are_an_error_and_shown_payloads_are_json(start: Start) {
+    let mut sim = start();
+    let session: SessionId = sim.session(&[]);
     for malformed in [
         r#"{"cancel":{"job":7}}"#,
         r#"{"cancel":{"job":"-1"}}"#,
@@ -136,12 +143,12 @@ fn malformed_commands_are_an_error_and_shown_payloads_are_json() {
         r#"{"done":{"job":"1","attempt":1,"result":"r","more":1}}"#,
         "",
     ] {
-        match host.command_bytes(session, malformed.as_bytes()) {
+        match sim.call_bytes(session, malformed.as_bytes()) {
             Err(Failure::Error(error)) => assert_eq!(error.code(), Error::MALFORMED_PAYLOAD),
             other => panic!("{malformed}: {other:?}"),
         }
     }
     let json = r#"{"cancel":{"job":"7"}}"#;
-    let payload = host.payload_from_json(Kind::Command, json).unwrap();
+    let payload = sim.payload_from_json(Kind::Command, json).unwrap();
     assert_eq!(payload, json.as_bytes());
 }

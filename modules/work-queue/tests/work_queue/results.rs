@@ -2,14 +2,29 @@
 
 use quorate_module_work_queue::{
     Answer, Command, FINISHED_BYTES_MAX, FINISHED_JOBS_MAX, FINISHED_RECORD_BYTES, JobId, JobState,
-    Query, Response, code,
+    Query, Response, WorkQueue, code,
 };
 
-use crate::support::{RESIZE, Rig, done, submission};
+use crate::support::{RESIZE, Rig, Start, WASM, done, submission};
 
-#[test]
-fn the_holders_result_is_recorded() {
-    let mut rig = Rig::new();
+quorate_sim::native_and_wasm!(
+    WorkQueue,
+    WASM,
+    [
+        the_holders_result_is_recorded,
+        a_result_of_a_job_that_was_handed_on_is_late_and_changes_nothing,
+        a_result_of_an_earlier_attempt_of_the_same_session_is_late,
+        the_same_result_again_is_recorded_and_another_is_not_kept,
+        who_never_held_a_job_cannot_end_it,
+        jobs_that_never_were_are_an_error,
+        a_cancelled_job_is_handed_to_nobody_and_its_result_is_late,
+        finished_jobs_are_kept_up_to_a_number_the_oldest_going_first,
+        finished_jobs_are_kept_up_to_a_number_of_bytes,
+    ]
+);
+
+fn the_holders_result_is_recorded(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let job = rig.submit("");
     assert_eq!(rig.done(a, job, 1), Response::Recorded);
@@ -19,9 +34,8 @@ fn the_holders_result_is_recorded() {
     assert_eq!(rig.totals().open_bytes, 0);
 }
 
-#[test]
-fn a_result_of_a_job_that_was_handed_on_is_late_and_changes_nothing() {
-    let mut rig = Rig::new();
+fn a_result_of_a_job_that_was_handed_on_is_late_and_changes_nothing(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let job = rig.submit("");
     let b = rig.worker(1);
@@ -39,9 +53,8 @@ fn a_result_of_a_job_that_was_handed_on_is_late_and_changes_nothing() {
     assert_eq!(rig.totals().done, 1);
 }
 
-#[test]
-fn a_result_of_an_earlier_attempt_of_the_same_session_is_late() {
-    let mut rig = Rig::new();
+fn a_result_of_an_earlier_attempt_of_the_same_session_is_late(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let job = rig.submit("");
     rig.failed(a, job, 1);
@@ -51,9 +64,8 @@ fn a_result_of_an_earlier_attempt_of_the_same_session_is_late() {
     assert_eq!(rig.done(a, job, 2), Response::Recorded);
 }
 
-#[test]
-fn the_same_result_again_is_recorded_and_another_is_not_kept() {
-    let mut rig = Rig::new();
+fn the_same_result_again_is_recorded_and_another_is_not_kept(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let job = rig.submit("");
     rig.done(a, job, 1);
@@ -63,9 +75,8 @@ fn the_same_result_again_is_recorded_and_another_is_not_kept() {
     assert_eq!(rig.failed(a, job, 1), Response::Late);
 }
 
-#[test]
-fn who_never_held_a_job_cannot_end_it() {
-    let mut rig = Rig::new();
+fn who_never_held_a_job_cannot_end_it(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let b = rig.worker(1);
     let job = rig.submit("");
@@ -75,9 +86,8 @@ fn who_never_held_a_job_cannot_end_it() {
     assert_eq!(rig.state(job), (JobState::InHand, 1, Some(a)));
 }
 
-#[test]
-fn jobs_that_never_were_are_an_error() {
-    let mut rig = Rig::new();
+fn jobs_that_never_were_are_an_error(start: Start) {
+    let mut rig = Rig::new(start);
     let job = rig.submit("");
     for unknown in [JobId(0), JobId(job.0 + 1), JobId(u64::MAX)] {
         let error = rig.error(rig.client, &done(unknown, 1, ""));
@@ -88,9 +98,8 @@ fn jobs_that_never_were_are_an_error() {
     }
 }
 
-#[test]
-fn a_cancelled_job_is_handed_to_nobody_and_its_result_is_late() {
-    let mut rig = Rig::new();
+fn a_cancelled_job_is_handed_to_nobody_and_its_result_is_late(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let (held, waiting) = (rig.submit("1"), rig.submit("2"));
     let next = rig.submit("3");
@@ -111,15 +120,14 @@ fn a_cancelled_job_is_handed_to_nobody_and_its_result_is_late() {
     assert_eq!(rig.totals().handed_out, 2);
 }
 
-#[test]
-fn finished_jobs_are_kept_up_to_a_number_the_oldest_going_first() {
-    let mut rig = Rig::new();
+fn finished_jobs_are_kept_up_to_a_number_the_oldest_going_first(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let beyond = 3;
     for _ in 0..FINISHED_JOBS_MAX + beyond {
         let job = rig.submit("");
         rig.done(a, job, 1);
-        rig.host.acknowledge(a, job.0).unwrap();
+        rig.sim.acknowledge(a, job.0).unwrap();
     }
     assert_eq!(rig.totals().kept, FINISHED_JOBS_MAX);
     assert_eq!(rig.find(JobId(beyond)), None);
@@ -130,13 +138,14 @@ fn finished_jobs_are_kept_up_to_a_number_the_oldest_going_first() {
         after: JobId(0),
         limit: 1,
     };
-    match rig.host.query(&query).unwrap() {
+    match rig.sim.query(&query).unwrap() {
         Answer::Jobs { jobs, more: true } => assert_eq!(jobs[0].job, JobId(beyond + 1)),
         other => panic!("{other:?}"),
     }
+    let state = rig.sim.state();
     let stored = |prefix: &str| {
-        let mut keys = rig.host.state().keys();
-        keys.by_ref()
+        state
+            .keys()
             .filter(|key| key.starts_with(prefix.as_bytes()))
             .count() as u64
     };
@@ -148,9 +157,8 @@ fn finished_jobs_are_kept_up_to_a_number_the_oldest_going_first() {
     }
 }
 
-#[test]
-fn finished_jobs_are_kept_up_to_a_number_of_bytes() {
-    let mut rig = Rig::new();
+fn finished_jobs_are_kept_up_to_a_number_of_bytes(start: Start) {
+    let mut rig = Rig::new(start);
     let a = rig.worker(1);
     let result = "x".repeat((256 << 10) - 2);
     let each = result.len() as u64 + FINISHED_RECORD_BYTES;
