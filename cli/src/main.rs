@@ -18,7 +18,6 @@ mod trial;
 
 use std::process::ExitCode;
 
-
 use args::limits::LimitsCommand;
 use args::module::ModuleCommand;
 use args::session::SessionCommand;

@@ -97,10 +97,7 @@ fn a_key_has_the_value_that_was_set_last_until_it_is_deleted(start: fn() -> Sim<
         Ok(Response::Value(Some("2".into())))
     );
     assert_eq!(sim.call(session, delete("a")), Ok(Response::Deleted(true)));
-    assert_eq!(
-        sim.call(session, delete("a")),
-        Ok(Response::Deleted(false))
-    );
+    assert_eq!(sim.call(session, delete("a")), Ok(Response::Deleted(false)));
     assert_eq!(get(&mut sim, "a"), None);
 }
 
@@ -210,10 +207,7 @@ fn a_session_watches_a_limited_number_of_keys(start: fn() -> Sim<Kv>) {
         sim.call(session, watch(&key.to_string())).unwrap();
     }
     let before = sim.state();
-    fails_with(
-        sim.call(session, watch("one more")),
-        code::TOO_MANY_WATCHES,
-    );
+    fails_with(sim.call(session, watch("one more")), code::TOO_MANY_WATCHES);
     assert_eq!(sim.state(), before);
     // One that it watches already is no more.
     sim.call(session, watch("7")).unwrap();
