@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use manifest::Workspace;
 
 /// Crates that a module depends on, by their folders. What they depend on within the workspace comes along.
-const SDK: [&str; 1] = ["guest-sdk"];
+const SDK: [&str; 2] = ["guest-sdk", "sim"];
 
 /// A template.
 struct Template {
@@ -197,6 +197,8 @@ impl Embedded<'_> {
             // The generated module is named after its crate.
             was_named |= text.contains(&named);
             let text = text.replace(&named, ")");
+            // Where `quorate module build` puts it.
+            let text = text.replace(&format!("/../prebuilt/{name}.wasm"), "/target/@name@.wasm");
             let included = self.write(&format!("{folder}/{file}"), &text);
             entries += &format!("        ({file:?}, {included}),\n");
         }

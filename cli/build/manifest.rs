@@ -92,6 +92,9 @@ impl Workspace {
                 shown += &format!("\n[{kind}]\n{}", lines.concat());
             }
         }
+        if all.iter().any(|name| name == SIMULATOR) {
+            shown += FEATURES;
+        }
         shown += LINTS;
         shown += "\n# Small, and with function names for the traces of traps.\n[profile.release]\n";
         shown += &self.guest_profile.to_string();
@@ -117,7 +120,9 @@ impl Workspace {
             *path = format!("sdk/{path}");
             dependency.remove("version");
         }
-        if let Some(Value::Array(more)) = here.get("features") {
+        // Of the simulator only on demand: see `FEATURES`.
+        let more = here.get("features").filter(|_| name != SIMULATOR);
+        if let Some(Value::Array(more)) = more {
             let features = dependency
                 .entry("features")
                 .or_insert(Value::Array(Vec::new()));
@@ -154,6 +159,16 @@ crate-type = ["cdylib", "rlib"]
 # quorate-guest lies in sdk/ until it is published.
 [workspace]
 exclude = ["sdk"]
+"#;
+
+/// The crate whose tests run natively and, if they are asked to, on the compiled module.
+const SIMULATOR: &str = "quorate-sim";
+
+const FEATURES: &str = r#"
+# The tests run on the compiled module too, in a node's engine: `quorate module build`, then
+# `cargo test --features wasm`.
+[features]
+wasm = ["quorate-sim/wasm"]
 "#;
 
 const LINTS: &str = r#"
