@@ -28,6 +28,7 @@
 ///     let mut sim = start();
 ///     assert_eq!(sim.query(()), Ok(0));
 /// }
+/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! native_and_wasm {
