@@ -10,6 +10,7 @@ mod embedded;
 mod explanations;
 mod failure;
 mod http;
+mod leader;
 mod output;
 mod payload;
 mod session;

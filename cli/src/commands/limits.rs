@@ -2,18 +2,15 @@
 
 use quorate_core::limits::{NAMED, Unit};
 use quorate_host::admin::{ErrorBody, LimitChanges, LimitInForce, LimitsInForce};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::Instant;
 
 use super::session_show::ask;
 use crate::args::limits::{self, Set};
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
-use crate::http;
+use crate::leader::{Next, Request};
 use crate::output::{Exit, print, print_json};
 use crate::session::find;
-
-/// Between attempts, while the leader changes.
-const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn show(options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
@@ -31,57 +28,22 @@ pub(crate) async fn set(arguments: &Set, options: &Options) -> Result<Exit, Box<
             .collect(),
     };
     let deadline = Instant::now() + options.timeout;
-    let mut leader = None;
-    loop {
-        let asked = match leader.take() {
-            Some(admin) => Some(admin),
-            None => find(options, deadline).await?.leader_admin(),
-        };
-        let next = match asked {
-            None => Next::Look(no_leader("no node leads")),
-            Some(admin) => match http::post(&admin, "/v1/limits", &changes, deadline).await {
-                Ok(in_force) => return told(&in_force, options),
-                Err(error) => after(&admin, error),
-            },
-        };
-        match next {
-            Next::Ask(admin) => leader = Some(admin),
-            Next::Fail(failure) => return Err(failure),
-            Next::Look(failure) if Instant::now() + PAUSE >= deadline => return Err(failure),
-            Next::Look(_) => {}
-        }
-        sleep(PAUSE).await;
-    }
+    let in_force = SET.post("/v1/limits", &changes, options, deadline).await?;
+    told(&in_force, options)
 }
 
-/// What to do after an attempt that set nothing.
-#[derive(Debug)]
-enum Next {
-    /// Ask this node: it leads.
-    Ask(String),
-    /// Look again who leads.
-    Look(Box<Failure>),
-    /// Tell.
-    Fail(Box<Failure>),
-}
-
-fn after(admin: &str, error: http::Error) -> Next {
-    match error {
-        http::Error::NotSent(why) => {
-            let text = format!("the leader does not answer at {admin}: {why}");
-            Next::Look(Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text))
-        }
-        http::Error::NoAnswer(why) => Next::Fail(unknown(format!("no answer of {admin}: {why}"))),
-        http::Error::Refused(_, error) => refused(error),
-    }
-}
+/// Setting limits.
+const SET: Request = Request {
+    refused,
+    unknown_hint: "`quorate limits show` tells what is in force; to set them again does no harm",
+};
 
 fn refused(error: ErrorBody) -> Next {
     let ErrorBody {
         code,
         message,
         hint,
-        leader,
+        ..
     } = error;
     let failure = |slug| {
         let failure = Failure::new(Exit::REFUSED, slug, message.clone());
@@ -90,26 +52,13 @@ fn refused(error: ErrorBody) -> Next {
             None => failure,
         }
     };
-    match (code.as_str(), leader) {
-        ("not-leader", Some(leader)) => Next::Ask(leader),
-        ("not-leader", None) => Next::Look(no_leader(&message)),
-        ("outcome-unknown" | "timeout", _) => Next::Fail(unknown(message)),
-        ("migrating" | "not-running", _) => Next::Look(failure(Slug::NotApplied)),
-        ("limits-refused" | "limit-invalid" | "limit-unknown", _) => {
+    match code.as_str() {
+        "migrating" | "not-running" => Next::Look(failure(Slug::NotApplied)),
+        "limits-refused" | "limit-invalid" | "limit-unknown" => {
             Next::Fail(failure(Slug::LimitsRefused))
         }
         _ => Next::Fail(failure(Slug::NotApplied)),
     }
-}
-
-fn no_leader(text: &str) -> Box<Failure> {
-    Failure::new(Exit::UNREACHABLE, Slug::NoLeader, text)
-        .hint("a majority of the nodes must run and reach each other: `quorate cluster status`")
-}
-
-fn unknown(text: String) -> Box<Failure> {
-    Failure::new(Exit::UNKNOWN, Slug::OutcomeUnknown, text)
-        .hint("`quorate limits show` tells what is in force; to set them again does no harm")
 }
 
 fn told(in_force: &LimitsInForce, options: &Options) -> Result<Exit, Box<Failure>> {
@@ -171,7 +120,7 @@ mod tests {
     #[test]
     fn what_may_have_been_set_is_not_called_unset() {
         let answered = |code: &str| {
-            let next = refused(ErrorBody {
+            let next = SET.refusal(ErrorBody {
                 code: code.to_owned(),
                 message: code.to_owned(),
                 hint: None,

@@ -1,57 +1,29 @@
 //! `quorate session close`: ends a session by way of the leader.
 
 use quorate_host::admin::{Closed, ErrorBody};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::Instant;
 
 use super::session_show::no_session;
 use crate::args::session::One;
 use crate::args::{Format, Options};
 use crate::confirm::confirm;
 use crate::failure::{Failure, Slug};
-use crate::http;
+use crate::leader::{Next, Request};
 use crate::output::{Exit, print, print_json};
-use crate::session::find;
 
-/// Between attempts, while the leader changes.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What to do after an attempt that closed nothing.
-#[derive(Debug)]
-enum Next {
-    /// Ask this node: it leads.
-    Ask(String),
-    /// Look again who leads.
-    Look(Box<Failure>),
-    /// Tell.
-    Fail(Box<Failure>),
-}
+/// Closing a session.
+const CLOSE: Request = Request {
+    refused,
+    unknown_hint: "`quorate session show` tells whether it still is; to close it again does no harm",
+};
 
 pub(crate) async fn run(arguments: &One, options: &Options) -> Result<Exit, Box<Failure>> {
     let what = format!("closing session {} cuts off its client", arguments.id);
     confirm(&what, options)?;
     let deadline = Instant::now() + options.timeout;
     let path = format!("/v1/sessions/{}/close", arguments.id);
-    let mut leader = None;
-    loop {
-        let asked = match leader.take() {
-            Some(admin) => Some(admin),
-            None => find(options, deadline).await?.leader_admin(),
-        };
-        let next = match asked {
-            None => Next::Look(no_leader("no node leads")),
-            Some(admin) => match http::post(&admin, &path, &(), deadline).await {
-                Ok(closed) => return told(&closed, options),
-                Err(error) => next(&admin, error),
-            },
-        };
-        match next {
-            Next::Ask(admin) => leader = Some(admin),
-            Next::Fail(failure) => return Err(failure),
-            Next::Look(failure) if Instant::now() + PAUSE >= deadline => return Err(failure),
-            Next::Look(_) => {}
-        }
-        sleep(PAUSE).await;
-    }
+    let closed = CLOSE.post(&path, &(), options, deadline).await?;
+    told(&closed, options)
 }
 
 fn told(closed: &Closed, options: &Options) -> Result<Exit, Box<Failure>> {
@@ -62,30 +34,16 @@ fn told(closed: &Closed, options: &Options) -> Result<Exit, Box<Failure>> {
     Ok(Exit::OK)
 }
 
-fn next(admin: &str, error: http::Error) -> Next {
-    match error {
-        http::Error::NotSent(why) => {
-            let text = format!("the leader does not answer at {admin}: {why}");
-            Next::Look(Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text))
-        }
-        http::Error::NoAnswer(why) => Next::Fail(unknown(format!("no answer of {admin}: {why}"))),
-        http::Error::Refused(_, error) => refused(error),
-    }
-}
-
 fn refused(error: ErrorBody) -> Next {
     let ErrorBody {
         code,
         message,
         hint,
-        leader,
+        ..
     } = error;
-    match (code.as_str(), leader) {
-        ("not-leader", Some(leader)) => Next::Ask(leader),
-        ("not-leader", None) => Next::Look(no_leader(&message)),
-        ("no-session", _) => Next::Fail(no_session(message)),
-        ("outcome-unknown" | "timeout", _) => Next::Fail(unknown(message)),
-        ("busy" | "not-running", _) => {
+    match code.as_str() {
+        "no-session" => Next::Fail(no_session(message)),
+        "busy" | "not-running" => {
             Next::Look(Failure::new(Exit::REFUSED, Slug::NotApplied, message))
         }
         _ => {
@@ -98,22 +56,13 @@ fn refused(error: ErrorBody) -> Next {
     }
 }
 
-fn no_leader(text: &str) -> Box<Failure> {
-    Failure::new(Exit::UNREACHABLE, Slug::NoLeader, text)
-        .hint("a majority of the nodes must run and reach each other: `quorate cluster status`")
-}
-
-fn unknown(text: String) -> Box<Failure> {
-    Failure::new(Exit::UNKNOWN, Slug::OutcomeUnknown, text)
-        .hint("`quorate session show` tells whether it still is; to close it again does no harm")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http;
 
     fn answered(code: &str, leader: Option<&str>) -> Next {
-        refused(ErrorBody {
+        CLOSE.refusal(ErrorBody {
             code: code.to_owned(),
             message: code.to_owned(),
             hint: None,
@@ -134,7 +83,7 @@ mod tests {
         assert_eq!(failed(answered("outcome-unknown", None)), unknown);
         assert_eq!(failed(answered("timeout", None)), unknown);
         let silent = http::Error::NoAnswer("reset".to_owned());
-        assert_eq!(failed(next("n1:3", silent)), unknown);
+        assert_eq!(failed(CLOSE.after("n1:3", silent)), unknown);
         let continued = Some((Exit::REFUSED, Slug::NotApplied));
         assert_eq!(failed(answered("session-continued", None)), continued);
         let gone = Some((Exit::REFUSED, Slug::NoSession));
@@ -148,6 +97,6 @@ mod tests {
         assert!(matches!(answered("not-leader", None), Next::Look(_)));
         assert!(matches!(answered("busy", None), Next::Look(_)));
         let absent = http::Error::NotSent("refused".to_owned());
-        assert!(matches!(next("n1:3", absent), Next::Look(_)));
+        assert!(matches!(CLOSE.after("n1:3", absent), Next::Look(_)));
     }
 }
