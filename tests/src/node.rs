@@ -46,6 +46,12 @@ pub struct Usage {
     pub cpu: Duration,
 }
 
+/// The fields of a `stat` in /proc after the name, which is in parentheses and may hold blanks.
+fn after_name(stat: &str) -> Result<&str> {
+    let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
+    Ok(fields)
+}
+
 impl Usage {
     /// Of the process with this id.
     ///
@@ -54,9 +60,8 @@ impl Usage {
     pub fn of(process: u32) -> Result<Self> {
         let folder = format!("/proc/{process}");
         let stat = fs::read_to_string(format!("{folder}/stat"))?;
-        // The name, in parentheses, may hold blanks; utime and stime are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
-        let ticks = fields
+        // utime and stime are fields 14 and 15.
+        let ticks = after_name(&stat)?
             .split_whitespace()
             .skip(11)
             .take(2)
@@ -190,9 +195,8 @@ impl Node {
     pub(crate) fn is_held(&self) -> Result<bool> {
         for thread in fs::read_dir(format!("/proc/{}/task", self.process_id()?))? {
             let stat = fs::read_to_string(thread?.path().join("stat"))?;
-            // The name, in parentheses, may hold blanks; the state follows it.
-            let (_, fields) = stat.rsplit_once(')').context("stat without a name")?;
-            if !fields.trim_start().starts_with('T') {
+            // The state follows the name.
+            if !after_name(&stat)?.trim_start().starts_with('T') {
                 return Ok(false);
             }
         }

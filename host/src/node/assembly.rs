@@ -470,12 +470,16 @@ impl Assembly {
             let view = self.state().view();
             let is_begun = matches!(query::genesis_mark(&*view), Ok(Some(_)));
             drop(view);
-            let serves = !self.consensus.leadership().is_leader || self.gateway.is_serving();
-            if has_leader && is_begun && serves {
+            if has_leader && is_begun && !self.leads_unserving() {
                 return;
             }
             self.driver.sleep(STEP).await;
         }
+    }
+
+    /// Whether this node leads and its gateway does not serve: it has not taken over yet, or must not.
+    pub(super) fn leads_unserving(&self) -> bool {
+        self.consensus.leadership().is_leader && !self.gateway.is_serving()
     }
 
     /// Hands leadership to the member that has come furthest, if this node leads, and waits for a

@@ -130,15 +130,13 @@ impl NodeStatus {
         };
         let lag = status.committed_index.saturating_sub(status.applied_index);
         let consensus = assembly.consensus();
-        let is_leader = consensus.leadership().is_leader;
-        let no_leader = match is_leader {
-            // It may not have taken over yet: whoever asks for a session is sent away.
-            true => {
-                (!assembly.gateway().is_serving()).then_some("this node leads and does not serve")
-            }
-            false => status.leader.is_none().then_some("no leader is known"),
+        let no_leader = if assembly.leads_unserving() {
+            // Whoever asks for a session is sent away.
+            Some("this node leads and does not serve")
+        } else {
+            status.leader.is_none().then_some("no leader is known")
         };
-        let no_read = match is_leader {
+        let no_read = match consensus.leadership().is_leader {
             true => consensus.read_index().await.is_err(),
             false => status.leader.is_none(),
         };
