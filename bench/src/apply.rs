@@ -1,14 +1,14 @@
 //! Applying alone: no network, no log, no wait for a disk. Commands per second on one core, and where the time goes.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use quorate_core::apply::{Applied, apply_skipping};
 use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation, Sequence};
+use quorate_core::memory::Memory;
 use quorate_core::meter::{Meter, Part};
 use quorate_core::module::ModuleHash;
 use quorate_core::result::{OperationResult, Response};
@@ -124,24 +124,22 @@ impl State {
 }
 
 #[derive(Debug, Default)]
-struct Map(RwLock<BTreeMap<Vec<u8>, Value>>);
+struct Map(RwLock<Memory>);
 
 impl Map {
     fn write(&self, writes: BTreeMap<Vec<u8>, Option<Value>>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, value) in writes {
-            match value {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
-            };
-        }
+        map.write(writes);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Read for Map {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, Fault> {
-        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(map.get(key).cloned())
+        self.read().get(key)
     }
 
     fn scan(
@@ -151,22 +149,7 @@ impl Read for Map {
         order: Order,
         visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
     ) -> Result<(), Fault> {
-        if end.is_some_and(|end| end < start) {
-            return Ok(());
-        }
-        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = map.range::<[u8], _>((Bound::Included(start), end));
-        let range: Box<dyn Iterator<Item = _>> = match order {
-            Order::Ascending => Box::new(range),
-            Order::Descending => Box::new(range.rev()),
-        };
-        for (key, value) in range {
-            if visit(key, value) == Visit::Stop {
-                break;
-            }
-        }
-        Ok(())
+        self.read().scan(start, end, order, visit)
     }
 }
 

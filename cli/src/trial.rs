@@ -1,8 +1,6 @@
 //! What a node would say of a module: admission, compilation, and `quorate_init` over an empty state, by the code of a
 //! node and with the limits that a cluster has by default.
 
-mod memory;
-
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -11,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quorate_core::apply::{Applied, apply};
 use quorate_core::context::MODULE_DATA;
 use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::memory::Memory;
 use quorate_core::module::{Manifest, ModuleHash, ModuleLimits, Modules as _};
 use quorate_core::records::NotActivated;
 use quorate_core::result::OperationResult;
@@ -20,7 +19,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Failure, Slug};
 use crate::output::Exit;
-use memory::Memory;
 
 /// Largest file that is read: no cluster takes a larger module.
 const FILE_BYTES_MAX: u64 = 64 << 20;

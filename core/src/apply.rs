@@ -31,6 +31,7 @@ mod sessions;
 mod skip;
 
 use invoke::{Budget, Running};
+pub use migration::MIGRATION_STEPS_MAX;
 pub(crate) use migration::under_way as migration_under_way;
 pub use skip::{Extent, Skip};
 

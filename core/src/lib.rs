@@ -10,6 +10,7 @@ pub mod context;
 pub mod entry;
 pub mod keys;
 pub mod limits;
+pub mod memory;
 pub mod meter;
 pub mod module;
 pub mod overlay;

@@ -14,7 +14,8 @@ use crate::records::{
 };
 use crate::state::{Fault, Order, Read, Value, Visit};
 
-pub use crate::apply::invoke::{CURSOR_BYTES_MAX, HEADER_BYTES, Header, input, tag};
+pub use crate::apply::MIGRATION_STEPS_MAX;
+pub use crate::apply::invoke::{HEADER_BYTES, Header, input, limited_step, tag};
 
 /// Replicated time, rolling hash, number of sessions.
 ///

@@ -13,7 +13,7 @@ use quorate_core::records::{MigrationPhase, NotActivated};
 use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
 use quorate_core::state::{Order, Read, Value, Visit};
 
-use crate::support::memory::Memory;
+use crate::support::memory::{self, Memory};
 use crate::support::module::seen;
 use crate::support::*;
 
@@ -590,7 +590,7 @@ fn node_that_starts_again_in_the_middle_goes_on_alike() {
         for at in 0.. {
             if at == restart {
                 // By its own files, or by a snapshot: both hold the state and nothing else.
-                other.state = Memory::from_bytes(&other.state.to_bytes()).into();
+                other.state = memory::from_bytes(&memory::to_bytes(&other.state)).into();
                 other.modules = Default::default();
             }
             let Some(number) = machine.next_step() else {

@@ -12,7 +12,7 @@ use quorate_core::result::{OperationResult, Refusal};
 use quorate_protocol::{Generation, RequestId};
 
 use crate::model::Model;
-use crate::support::memory::Memory;
+use crate::support::memory;
 use crate::support::script::any_script;
 use crate::support::*;
 
@@ -355,7 +355,7 @@ proptest! {
         let restart = restart.index(first.log.len());
         for (at, entry) in first.log.iter().enumerate() {
             if at == restart {
-                second.state = Memory::from_bytes(&second.state.to_bytes()).into();
+                second.state = memory::from_bytes(&memory::to_bytes(&second.state)).into();
                 second.modules.unload();
             }
             second.apply_bytes(entry.clone());

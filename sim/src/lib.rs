@@ -71,7 +71,6 @@ mod divergence;
 mod failure;
 mod library;
 mod machine;
-mod memory;
 mod native;
 mod notes;
 mod recorder;

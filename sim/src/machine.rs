@@ -12,6 +12,7 @@ use quorate_core::apply::{Applied, Notice, Skip, apply_skipping};
 use quorate_core::context::{Access, Context, MODULE_DATA};
 use quorate_core::entry::{Entry, Operation};
 use quorate_core::limits::Limits;
+use quorate_core::memory::Memory;
 use quorate_core::module::{Export, ModuleHash, Modules as _, Outcome, Trap};
 use quorate_core::query::{self, Queried, tag};
 use quorate_core::records::ActiveModule;
@@ -23,7 +24,6 @@ use sha2::{Digest as _, Sha256};
 use crate::divergence::{self, Compare};
 use crate::failure::{Failure, ModuleError, Problem};
 use crate::library::Library;
-use crate::memory::Memory;
 use crate::notes::Note;
 use crate::recorder::{Called, Recorder, Warmth};
 

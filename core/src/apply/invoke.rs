@@ -318,10 +318,14 @@ impl Applying<'_> {
 }
 
 /// Most bytes of what a step of a migration hands to the next one.
-pub const CURSOR_BYTES_MAX: usize = 4096;
+const CURSOR_BYTES_MAX: usize = 4096;
 
-/// Only a migration has steps; and what a step emits could not be undone.
-fn limited_step(
+/// What one call comes to that may be a step: only a migration has steps, and what a step emits could not
+/// be undone.
+///
+/// # Errors
+/// The trap that it is instead, or was.
+pub fn limited_step(
     export: Export,
     outcome: Result<Outcome, Trap>,
     effects: &[Effect],

@@ -24,7 +24,7 @@ use crate::result::{OperationResult, Refusal, Response};
 use crate::state::{Fault, Order, Value, Visit};
 
 /// Most steps of one migration; one that wants more fails, as out of fuel.
-const STEPS_MAX: u32 = 1 << 20;
+pub const MIGRATION_STEPS_MAX: u32 = 1 << 20;
 /// Most keys that one step, but for the last, may write or delete.
 const STEP_KEYS_MAX: usize = 65_536;
 /// Most bytes of keys and values that one step, but for the last, may overwrite.
@@ -109,7 +109,7 @@ impl Applying<'_> {
     }
 
     fn step_forward(&mut self, migration: Migration) -> Result<OperationResult, Fault> {
-        if migration.number >= STEPS_MAX {
+        if migration.number >= MIGRATION_STEPS_MAX {
             self.give_up(migration);
             return Ok(OperationResult::NotActivated(failed(Trap::OutOfFuel)));
         }

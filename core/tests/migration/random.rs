@@ -11,7 +11,7 @@ use quorate_core::result::OperationResult;
 use super::{in_force, second, step};
 use crate::model::Model;
 use crate::properties::{Clients, Intent, any_history, any_intent, assert_agrees, by_model, tight};
-use crate::support::memory::Memory;
+use crate::support::memory;
 use crate::support::script::any_migration_step;
 use crate::support::*;
 
@@ -191,7 +191,7 @@ proptest! {
         let restart = restart.index(first.log.len());
         for (at, entry) in first.log.iter().enumerate() {
             if at == restart {
-                second.state = Memory::from_bytes(&second.state.to_bytes()).into();
+                second.state = memory::from_bytes(&memory::to_bytes(&second.state)).into();
                 second.modules.unload();
             }
             second.apply_bytes(entry.clone());

@@ -121,7 +121,7 @@ impl Machine {
         assert_eq!(open.0.load(Ordering::Relaxed), 0);
         let applied = applied?;
         self.index = index;
-        Arc::make_mut(&mut self.state).write(&applied.writes);
+        Arc::make_mut(&mut self.state).write(applied.writes.clone());
         self.log.push(bytes);
         invariants::check(&self.state);
         assert_eq!(query::meta(&*self.state).unwrap().hash, applied.hash);

@@ -6,6 +6,7 @@ use quorate_core::context::{Access, MODULE_DATA};
 use quorate_core::entry::{CHUNK_BYTES_MAX, Operation};
 use quorate_core::keys;
 use quorate_core::limits::Limits;
+use quorate_core::memory::Memory;
 use quorate_core::module::{Export, Manifest, Outcome, Rejected, Trap};
 use quorate_core::query::{self, Header, tag};
 use quorate_core::records::NotActivated;
@@ -16,11 +17,7 @@ use quorate_guest::native::Exported;
 use super::{Machine, Told, clients, failure_of, hash_of};
 use crate::builder;
 use crate::failure::{Failure, Problem, StartError};
-use crate::memory::Memory;
 use crate::native::manifest_of;
-
-/// Calls of one migration, as core has it.
-const MIGRATION_STEPS_MAX: u32 = 1 << 20;
 
 impl Machine {
     /// Genesis: the limits, the first module, and the mark from which on sessions are served.
@@ -201,27 +198,23 @@ impl Machine {
         let fuel = self.limits.module.fuel_per_command;
         let versions = versions.map(u32::to_le_bytes).concat();
         let (mut kind, mut fields) = (tag::MIGRATE, Vec::new());
-        for number in 1_u32..=MIGRATION_STEPS_MAX {
+        for number in 1_u32..=query::MIGRATION_STEPS_MAX {
             let input = query::input(&header, kind, |input| {
                 input.extend_from_slice(&versions);
                 input.extend_from_slice(&fields);
                 input.extend_from_slice(argument);
             });
-            let called = self.outside_call("a migration", export, &input, fuel, Access::Writes)?;
+            let mut called =
+                self.outside_call("a migration", export, &input, fuel, Access::Writes)?;
+            called.outcome = query::limited_step(export, called.outcome, &called.effects);
             if let Some(failure) = failure_of(&called) {
                 return Ok(Err(failure));
             }
             let Ok(Outcome::More(cursor)) = called.outcome else {
                 return Ok(Ok(()));
             };
-            if !called.effects.is_empty() {
-                return Ok(Err(Failure::of_trap(Trap::NotAllowed, None)));
-            }
-            if cursor.len() > query::CURSOR_BYTES_MAX {
-                return Ok(Err(Failure::of_trap(Trap::ResponseLimit, None)));
-            }
             let keyed = |(key, value): (Vec<u8>, _)| ([&[MODULE_DATA][..], &key].concat(), value);
-            let writes = called.writes.into_iter().map(keyed).collect();
+            let writes = called.writes.into_iter().map(keyed);
             Arc::make_mut(&mut self.state).write(writes);
             kind = tag::MIGRATE_STEP;
             // A cursor is at most 4 KiB.

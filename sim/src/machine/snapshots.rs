@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use quorate_core::memory::Memory;
 use quorate_core::query;
 use quorate_core::snapshot::{CHUNK_BYTES_MAX, Header, Reader, Source, StreamError, Writer};
 
 use super::Machine;
 use crate::failure::{Problem, StartError};
-use crate::memory::Memory;
 
 /// What a snapshot holds.
 pub(crate) struct Restored {
