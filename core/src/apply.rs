@@ -24,6 +24,7 @@ use crate::state::{Fault, Poison, Read, Value};
 pub(crate) mod activation;
 mod commands;
 mod effects;
+mod history;
 pub mod invoke;
 mod progress;
 mod sessions;
@@ -305,6 +306,11 @@ impl<'a> Applying<'a> {
                 hash,
                 argument,
             } => self.activate(*expected, *hash, argument),
+            Operation::Reinstall {
+                expected,
+                hash,
+                argument,
+            } => self.reinstall(*expected, *hash, argument),
             Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint => Ok(OperationResult::Done),

@@ -158,6 +158,15 @@ pub enum Operation {
         /// For `init` or `migrate`.
         argument: Vec<u8>,
     },
+    /// Puts a module in force over no data: what the one in force had is dropped, its timers too.
+    Reinstall {
+        /// The module in force when this was decided; with another one this is a no-op.
+        expected: ModuleHash,
+        /// The module to put in force; its chunks are complete.
+        hash: ModuleHash,
+        /// For `init`.
+        argument: Vec<u8>,
+    },
     /// Replaces the replicated limits.
     SetLimits(Limits),
     /// Raises the levels.
@@ -229,6 +238,7 @@ impl Operation {
         matches!(
             self,
             Self::Activate { .. }
+                | Self::Reinstall { .. }
                 | Self::SetLimits(_)
                 | Self::RaiseLevels { .. }
                 | Self::Checkpoint
@@ -249,7 +259,9 @@ impl Operation {
                 Self::Command { payload, .. } => payload.len(),
                 Self::FireTimer { key, .. } => key.len(),
                 Self::ModuleChunk { bytes, .. } => bytes.len(),
-                Self::Activate { argument, .. } => argument.len(),
+                Self::Activate { argument, .. } | Self::Reinstall { argument, .. } => {
+                    argument.len()
+                }
                 _ => 0,
             }
     }
@@ -350,6 +362,13 @@ impl Operation {
             Self::RemoveModule { hash } => {
                 out.u8(15).raw(&hash.0);
             }
+            Self::Reinstall {
+                expected,
+                hash,
+                argument,
+            } => {
+                out.u8(20).raw(&expected.0).raw(&hash.0).bytes(argument);
+            }
         }
     }
 
@@ -431,6 +450,11 @@ impl Operation {
             },
             15 => Self::RemoveModule {
                 hash: ModuleHash(input.array()?),
+            },
+            20 => Self::Reinstall {
+                expected: ModuleHash(input.array()?),
+                hash: ModuleHash(input.array()?),
+                argument: input.bytes()?.to_vec(),
             },
             other => {
                 return Err(DecodeError::Unknown {

@@ -17,6 +17,7 @@
 //! 21 key                             timers by key
 //! 30 module hash[32]                 a module: how many chunks, how many are here
 //! 31 module hash[32] number u32      its chunks
+//! 32 index u64                       what was put in force by that entry
 //! 40 key                             the module's own data
 //! ```
 //!
@@ -24,6 +25,7 @@
 
 use quorate_protocol::{CreationKey, RequestId, SessionId};
 
+use crate::context::MODULE_DATA;
 use crate::module::ModuleHash;
 
 /// Replicated time, rolling hash, number of sessions.
@@ -48,6 +50,7 @@ const TIMER_BY_DUE: u8 = 0x20;
 const TIMER_BY_KEY: u8 = 0x21;
 const MODULE: u8 = 0x30;
 const MODULE_CHUNK: u8 = 0x31;
+const ACTIVATION: u8 = 0x32;
 
 fn concat(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -152,4 +155,34 @@ pub fn modules() -> (Vec<u8>, Vec<u8>) {
 /// A chunk of a module.
 pub fn module_chunk(hash: ModuleHash, number: u32) -> Vec<u8> {
     concat(MODULE_CHUNK, &[&hash.0, &number.to_be_bytes()])
+}
+
+/// The record of what was put in force by the entry at `index`.
+pub fn activation(index: u64) -> Vec<u8> {
+    concat(ACTIVATION, &[&index.to_be_bytes()])
+}
+
+/// All of those: `[start, end)`.
+pub fn activations() -> (Vec<u8>, Vec<u8>) {
+    (vec![ACTIVATION], vec![ACTIVATION + 1])
+}
+
+/// The index of a key of [`activation`].
+pub fn index_of_activation(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}
+
+/// The module of a key of [`module`].
+pub fn module_of(key: &[u8]) -> Option<ModuleHash> {
+    Some(ModuleHash(key.get(1..)?.try_into().ok()?))
+}
+
+/// Every timer, by time and by key: `[start, end)`.
+pub fn timers() -> (Vec<u8>, Vec<u8>) {
+    (vec![TIMER_BY_DUE], vec![TIMER_BY_KEY + 1])
+}
+
+/// All of the module's data: `[start, end)`.
+pub fn module_data() -> (Vec<u8>, Vec<u8>) {
+    (vec![MODULE_DATA], vec![MODULE_DATA + 1])
 }

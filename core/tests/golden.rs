@@ -10,8 +10,8 @@ use quorate_core::keys;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash, Trap};
 use quorate_core::records::{
-    ActiveModule, CachedResponse, Levels, Meta, ModuleRecord, OutboxEntry, Profile, Progress,
-    Record, References, Timer,
+    Activation, ActiveModule, CachedResponse, Levels, Manner, Meta, ModuleRecord, OutboxEntry,
+    Profile, Progress, Record, References, Timer,
 };
 use quorate_core::result::Response;
 use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
@@ -107,6 +107,9 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("checkpoint", Operation::Checkpoint),
         ("genesis", Operation::GenesisMark { genesis: sequence(0x80) }),
         ("remove", Operation::RemoveModule { hash }),
+        ("reinstall", Operation::Reinstall {
+            expected: ModuleHash(sequence(0x60)), hash, argument: b"arg".to_vec(),
+        }),
     ];
     let entry = |operations| Entry {
         time_us: 0x0005_f5e1_0000_0001,
@@ -156,6 +159,10 @@ pub(crate) fn records() -> Vec<(&'static str, Vec<u8>)> {
             hash: ModuleHash(sequence(0x40)), index: 9, manifest: manifest(),
         }.to_bytes()),
         ("module", ModuleRecord { total: 1, present: 2, bytes: 3 }.to_bytes()),
+        ("activation", Activation {
+            hash: ModuleHash(sequence(0x40)), time_us: 7, manner: Manner::Change,
+            replaced: Some(ModuleHash(sequence(0x60))), manifest: manifest(),
+        }.to_bytes()),
         ("response-error", cached(Response::ApplicationError {
             code: 0x0102_0304, payload: b"no".to_vec(),
         }).to_bytes()),
@@ -185,6 +192,7 @@ fn all_keys() -> Vec<(&'static str, Vec<u8>)> {
         ("timer-by-key", keys::timer_by_key(b"t")),
         ("module", keys::module(hash)),
         ("module-chunk", keys::module_chunk(hash, 5)),
+        ("activation", keys::activation(9)),
     ]
 }
 

@@ -6,6 +6,7 @@ mod budgets;
 mod decoding;
 mod exactly_once;
 mod golden;
+mod library;
 mod model;
 mod modules;
 mod outbox;

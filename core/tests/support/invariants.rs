@@ -36,7 +36,7 @@ pub(crate) fn check(state: &Memory) {
     let known = [0, 1, 2, 3, 4, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16];
     let known: BTreeSet<u8> = known
         .into_iter()
-        .chain([0x20, 0x21, 0x30, 0x31, 0x40])
+        .chain([0x20, 0x21, 0x30, 0x31, 0x32, 0x40])
         .collect();
     let used: BTreeSet<u8> = state.0.keys().map(|key| key[0]).collect();
     assert!(used.is_subset(&known), "unknown prefix in {used:02x?}");
