@@ -116,7 +116,7 @@ Examples:
   quorate new ./services/orders --template kv
   quorate new mine --template empty")]
     New(module::New),
-    /// Build, check and look at modules
+    /// Build, try, deploy and look at modules
     Module(module::Module),
     /// Run one command of the module, exactly once
     #[command(after_help = "\

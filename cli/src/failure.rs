@@ -38,6 +38,12 @@ macro_rules! slugs {
                 $((Self::$name, include_str!(concat!("../../docs/errors/", $text, ".md"))),)*
             ];
 
+            /// The slug of this text, if there is one.
+            pub(crate) fn of(text: &str) -> Option<Self> {
+                let mut pages = Self::PAGES.iter();
+                pages.find(|(slug, _)| slug.text() == text).map(|(slug, _)| *slug)
+            }
+
             /// The text of this slug.
             pub(crate) fn text(self) -> &'static str {
                 match self {
@@ -77,10 +83,32 @@ slugs! {
     LimitsRefused = "limits-refused",
     /// A module's `quorate_init` fails.
     ModuleInitFailed = "module-init-failed",
+    /// More of a module's data is to be dropped than one entry may.
+    ModuleDataTooLarge = "module-data-too-large",
+    /// Not all bytes of a module are kept.
+    ModuleIncomplete = "module-incomplete",
+    /// `init` or `migrate` failed.
+    ModuleMigrationFailed = "module-migration-failed",
+    /// Another module than the one whose data is there.
+    ModuleName = "module-name",
+    /// No room for another module.
+    ModuleNoRoom = "module-no-room",
+    /// There is data where a module is to be installed.
+    ModuleNotEmpty = "module-not-empty",
+    /// A module is in force, and a node has not applied that in time.
+    ModuleNotEverywhere = "module-not-everywhere",
+    /// Nodes do not have a module ready.
+    ModuleNotReady = "module-not-ready",
     /// A module breaks a rule of admission.
     ModuleRejected = "module-rejected",
+    /// No migration leads to a module.
+    ModuleStateVersion = "module-state-version",
+    /// Another module was put in force meanwhile.
+    ModuleSuperseded = "module-superseded",
     /// The module trapped or met a limit.
     ModuleTrapped = "module-trapped",
+    /// No such module is kept.
+    ModuleUnknown = "module-unknown",
     /// Nodes answer, none leads.
     NoLeader = "no-leader",
     /// The cluster has no module yet.

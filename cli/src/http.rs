@@ -61,6 +61,16 @@ pub(crate) async fn post<T: DeserializeOwned>(
     send(address, Method::POST, path, body.into(), deadline).await
 }
 
+/// Sends `body` as it is to `path`.
+pub(crate) async fn post_bytes<T: DeserializeOwned>(
+    address: &str,
+    path: &str,
+    body: Bytes,
+    deadline: Instant,
+) -> Result<T, Error> {
+    send(address, Method::POST, path, body, deadline).await
+}
+
 async fn send<T: DeserializeOwned>(
     address: &str,
     method: Method,

@@ -51,6 +51,19 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             ModuleCommand::Check(command) => commands::module_check::run(command, &cli.options),
             ModuleCommand::Inspect(command) => commands::module_inspect::run(command, &cli.options),
             ModuleCommand::Run(command) => commands::module_run::run(command, &cli.options),
+            ModuleCommand::Deploy(command) => {
+                online(cli, commands::module_deploy::run(command, &cli.options))
+            }
+            ModuleCommand::List => online(cli, commands::module_list::run(&cli.options)),
+            ModuleCommand::Show(command) => {
+                online(cli, commands::module_show::run(command, &cli.options))
+            }
+            ModuleCommand::Rollback(command) => {
+                online(cli, commands::module_rollback::run(command, &cli.options))
+            }
+            ModuleCommand::Logs(command) => {
+                online(cli, commands::module_logs::run(command, &cli.options))
+            }
         },
         Command::Doctor(command) => online(cli, commands::doctor::run(command, &cli.options)),
         Command::Config(command) => commands::config::run(command, &cli.options),

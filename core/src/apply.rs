@@ -24,6 +24,7 @@ use crate::state::{Fault, Poison, Read, Value};
 pub(crate) mod activation;
 mod commands;
 mod effects;
+mod history;
 pub mod invoke;
 mod migration;
 mod progress;
@@ -323,6 +324,11 @@ impl<'a> Applying<'a> {
                 argument,
             } => self.activate(*expected, *hash, argument),
             Operation::MigrationStep { number } => self.migration_step(*number),
+            Operation::Reinstall {
+                expected,
+                hash,
+                argument,
+            } => self.reinstall(*expected, *hash, argument),
             Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint { start, end } => Ok(self.checkpoint(start, end)),

@@ -163,6 +163,15 @@ pub enum Operation {
         /// The step that is next; of any other one this is a no-op.
         number: u32,
     },
+    /// Puts a module in force over no data: what the one in force had is dropped, its timers too.
+    Reinstall {
+        /// The module in force when this was decided; with another one this is a no-op.
+        expected: ModuleHash,
+        /// The module to put in force; its chunks are complete.
+        hash: ModuleHash,
+        /// For `init`.
+        argument: Vec<u8>,
+    },
     /// Replaces the replicated limits.
     SetLimits(Limits),
     /// Raises the levels.
@@ -240,6 +249,7 @@ impl Operation {
             self,
             Self::Activate { .. }
                 | Self::MigrationStep { .. }
+                | Self::Reinstall { .. }
                 | Self::SetLimits(_)
                 | Self::RaiseLevels { .. }
                 | Self::Checkpoint { .. }
@@ -260,7 +270,9 @@ impl Operation {
                 Self::Command { payload, .. } => payload.len(),
                 Self::FireTimer { key, .. } => key.len(),
                 Self::ModuleChunk { bytes, .. } => bytes.len(),
-                Self::Activate { argument, .. } => argument.len(),
+                Self::Activate { argument, .. } | Self::Reinstall { argument, .. } => {
+                    argument.len()
+                }
                 Self::Checkpoint { start, end } => start.len() + end.len(),
                 _ => 0,
             }
@@ -365,6 +377,13 @@ impl Operation {
             Self::MigrationStep { number } => {
                 out.u8(20).u32(*number);
             }
+            Self::Reinstall {
+                expected,
+                hash,
+                argument,
+            } => {
+                out.u8(21).raw(&expected.0).raw(&hash.0).bytes(argument);
+            }
         }
     }
 
@@ -452,6 +471,11 @@ impl Operation {
             },
             20 => Self::MigrationStep {
                 number: input.u32()?,
+            },
+            21 => Self::Reinstall {
+                expected: ModuleHash(input.array()?),
+                hash: ModuleHash(input.array()?),
+                argument: input.bytes()?.to_vec(),
             },
             other => {
                 return Err(DecodeError::Unknown {

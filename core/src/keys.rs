@@ -20,6 +20,7 @@
 //! 21 key                             timers by key
 //! 30 module hash[32]                 a module: how many chunks, how many are here
 //! 31 module hash[32] number u32      its chunks
+//! 32 index u64                       what was put in force by that entry
 //! 40 key                             the module's own data
 //! 50 key                             undo: what the module's key held before the migration under way
 //! 51 index u64 position u32 n u32    an event of the module that waits for the end of a migration
@@ -62,6 +63,7 @@ const TIMER_BY_DUE: u8 = 0x20;
 const TIMER_BY_KEY: u8 = 0x21;
 const MODULE: u8 = 0x30;
 const MODULE_CHUNK: u8 = 0x31;
+const ACTIVATION: u8 = 0x32;
 const UNDO: u8 = 0x50;
 const WAITING_EVENT: u8 = 0x51;
 const WAITING_ACKNOWLEDGEMENT: u8 = 0x52;
@@ -199,4 +201,34 @@ pub fn waiting_events() -> (Vec<u8>, Vec<u8>) {
 /// Holds the key of the [`waiting_event`] that is this session's acknowledgement.
 pub fn waiting_acknowledgement(session: SessionId) -> Vec<u8> {
     concat(WAITING_ACKNOWLEDGEMENT, &[&session.0])
+}
+
+/// The record of what was put in force by the entry at `index`.
+pub fn activation(index: u64) -> Vec<u8> {
+    concat(ACTIVATION, &[&index.to_be_bytes()])
+}
+
+/// All of those: `[start, end)`.
+pub fn activations() -> (Vec<u8>, Vec<u8>) {
+    (vec![ACTIVATION], vec![ACTIVATION + 1])
+}
+
+/// The index of a key of [`activation`].
+pub fn index_of_activation(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}
+
+/// The module of a key of [`module`].
+pub fn module_of(key: &[u8]) -> Option<ModuleHash> {
+    Some(ModuleHash(key.get(1..)?.try_into().ok()?))
+}
+
+/// Every timer, by time and by key: `[start, end)`.
+pub fn timers() -> (Vec<u8>, Vec<u8>) {
+    (vec![TIMER_BY_DUE], vec![TIMER_BY_KEY + 1])
+}
+
+/// All of the module's data: `[start, end)`.
+pub fn module_data() -> (Vec<u8>, Vec<u8>) {
+    (vec![MODULE_DATA], vec![MODULE_DATA + 1])
 }

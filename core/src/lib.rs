@@ -9,6 +9,7 @@ pub mod codec;
 pub mod context;
 pub mod entry;
 pub mod keys;
+pub mod library;
 pub mod limits;
 pub mod memory;
 pub mod meter;

@@ -379,6 +379,67 @@ impl Record for ActiveModule {
     }
 }
 
+/// How a module came to be in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Manner {
+    /// As the first one, by its `init`.
+    Install = 1,
+    /// Over the data of another version of it.
+    Change = 2,
+    /// Over no data: what was there was dropped.
+    Reinstall = 3,
+}
+
+/// What was put in force by an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// The module.
+    pub hash: ModuleHash,
+    /// Replicated time, microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// How.
+    pub manner: Manner,
+    /// What was in force before.
+    pub replaced: Option<ModuleHash>,
+    /// What the module says of itself.
+    pub manifest: Manifest,
+}
+
+impl Record for Activation {
+    fn encode(&self, out: &mut Writer) {
+        out.raw(&self.hash.0)
+            .u64(self.time_us)
+            .u8(self.manner as u8)
+            .u8(u8::from(self.replaced.is_some()))
+            .raw(&self.replaced.map_or([0; 32], |replaced| replaced.0));
+        self.manifest.encode(out);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let unknown = |what, value: u8| DecodeError::Unknown {
+            what,
+            value: value.into(),
+        };
+        Ok(Self {
+            hash: ModuleHash(input.array()?),
+            time_us: input.u64()?,
+            manner: match input.u8()? {
+                1 => Manner::Install,
+                2 => Manner::Change,
+                3 => Manner::Reinstall,
+                other => return Err(unknown("manner of activation", other)),
+            },
+            replaced: match (input.u8()?, ModuleHash(input.array()?)) {
+                (0, ModuleHash(zeros)) if zeros == [0; 32] => None,
+                (1, replaced) => Some(replaced),
+                (other, _) => return Err(unknown("mark of a replaced module", other)),
+            },
+            manifest: Manifest::decode(input)?,
+        })
+    }
+}
+
 /// A module whose chunks arrive, or have arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleRecord {
@@ -424,6 +485,11 @@ pub enum NotActivated {
     },
     /// `init` or `migrate` failed; the state is what it was.
     Failed(Response),
+    /// More of it is to be dropped than one entry may.
+    DataTooLarge {
+        /// Keys and timers that one entry drops.
+        keys_max: u64,
+    },
 }
 
 impl NotActivated {
@@ -436,6 +502,7 @@ impl NotActivated {
             Self::OtherName => "module-name",
             Self::NoMigration { .. } => "module-state-version",
             Self::Failed(_) => "module-migration-failed",
+            Self::DataTooLarge { .. } => "module-data-too-large",
         }
     }
 
@@ -449,6 +516,9 @@ impl NotActivated {
             Self::OtherName => "it has another name than the module in force".to_owned(),
             Self::NoMigration { from, to } => {
                 format!("no migration leads from state version {from} to {to}")
+            }
+            Self::DataTooLarge { keys_max } => {
+                format!("its data has more than {keys_max} keys, and is not dropped at once")
             }
             Self::Failed(Response::Trapped(trap)) => format!("{hook} trapped: {}", trap.slug()),
             Self::Failed(Response::ApplicationError { code, payload }) => {

@@ -8,8 +8,8 @@ use quorate_core::entry::{CHUNK_BYTES_MAX, ENTRY_FORMAT, Entry, Operation, Seque
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash};
 use quorate_core::records::{
-    ActiveModule, Before, CachedResponse, Levels, Meta, Migration, ModuleRecord, OutboxEntry,
-    Profile, Progress, Record, References, Timer, WaitingEvent,
+    Activation, ActiveModule, Before, CachedResponse, Levels, Meta, Migration, ModuleRecord,
+    OutboxEntry, Profile, Progress, Record, References, Timer, WaitingEvent,
 };
 use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
 
@@ -22,7 +22,7 @@ fn decode_record(kind: usize, bytes: &[u8]) -> Option<Vec<u8>> {
     fn again<R: Record>(bytes: &[u8]) -> Option<Vec<u8>> {
         R::from_bytes(bytes).ok().map(|record| record.to_bytes())
     }
-    let kinds: [Decoder; 20] = [
+    let kinds: [Decoder; 21] = [
         again::<Meta>,
         again::<Limits>,
         again::<Levels>,
@@ -36,6 +36,7 @@ fn decode_record(kind: usize, bytes: &[u8]) -> Option<Vec<u8>> {
         again::<Manifest>,
         again::<ActiveModule>,
         again::<ModuleRecord>,
+        again::<Activation>,
         again::<CachedResponse>,
         again::<CachedResponse>,
         again::<CachedResponse>,
@@ -134,6 +135,11 @@ fn any_operation() -> impl Strategy<Value = Operation> {
                 argument,
             }
         }),
+        (hash(), hash(), bytes()).prop_map(|(expected, hash, argument)| Operation::Reinstall {
+            expected,
+            hash,
+            argument,
+        }),
         limits.prop_map(Operation::SetLimits),
         any::<(u32, u32)>().prop_map(|(core, engine)| Operation::RaiseLevels { core, engine }),
         (bytes(), bytes()).prop_map(|(start, end)| Operation::Checkpoint { start, end }),
@@ -158,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_never_panics(mut bytes in vec(any::<u8>(), 0..300), kind in 0usize..20) {
+    fn garbage_never_panics(mut bytes in vec(any::<u8>(), 0..300), kind in 0usize..21) {
         let _ = Entry::decode(&bytes);
         let _ = decode_record(kind, &bytes);
         if let Some(first) = bytes.first_mut() {

@@ -10,9 +10,9 @@ use quorate_core::keys;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash, Trap};
 use quorate_core::records::{
-    ActiveModule, Before, CachedResponse, Levels, Meta, Migration, MigrationDirection,
-    MigrationPhase, ModuleRecord, OutboxEntry, Profile, Progress, Record, References, Timer,
-    WaitingEvent,
+    Activation, ActiveModule, Before, CachedResponse, Levels, Manner, Meta, Migration,
+    MigrationDirection, MigrationPhase, ModuleRecord, OutboxEntry, Profile, Progress, Record,
+    References, Timer, WaitingEvent,
 };
 use quorate_core::result::Response;
 use quorate_protocol::{CreationKey, Generation, RequestId, SessionId};
@@ -109,6 +109,9 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("genesis", Operation::GenesisMark { genesis: sequence(0x80) }),
         ("remove", Operation::RemoveModule { hash }),
         ("migration-step", Operation::MigrationStep { number: 0x0102_0304 }),
+        ("reinstall", Operation::Reinstall {
+            expected: ModuleHash(sequence(0x60)), hash, argument: b"arg".to_vec(),
+        }),
     ];
     let entry = |operations| Entry {
         time_us: 0x0005_f5e1_0000_0001,
@@ -158,6 +161,10 @@ pub(crate) fn records() -> Vec<(&'static str, Vec<u8>)> {
             hash: ModuleHash(sequence(0x40)), index: 9, manifest: manifest(),
         }.to_bytes()),
         ("module", ModuleRecord { total: 1, present: 2, bytes: 3 }.to_bytes()),
+        ("activation", Activation {
+            hash: ModuleHash(sequence(0x40)), time_us: 7, manner: Manner::Change,
+            replaced: Some(ModuleHash(sequence(0x60))), manifest: manifest(),
+        }.to_bytes()),
         ("response-error", cached(Response::ApplicationError {
             code: 0x0102_0304, payload: b"no".to_vec(),
         }).to_bytes()),
@@ -206,6 +213,7 @@ fn all_keys() -> Vec<(&'static str, Vec<u8>)> {
             keys::waiting_acknowledgement(session),
         ),
         ("checkpoint-end", keys::CHECKPOINT_END.to_vec()),
+        ("activation", keys::activation(9)),
     ]
 }
 

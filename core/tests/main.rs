@@ -6,6 +6,7 @@ mod budgets;
 mod decoding;
 mod exactly_once;
 mod golden;
+mod library;
 mod migration;
 mod model;
 mod modules;

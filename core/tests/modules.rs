@@ -410,6 +410,11 @@ fn operation_that_must_be_alone_is_refused_in_company() {
     machine.apply(chunks(&code));
     let alone = [
         activate(Some(&Machine::first_module()), &code),
+        Operation::Reinstall {
+            expected: Machine::first_module().hash(),
+            hash: code.hash(),
+            argument: Vec::new(),
+        },
         Operation::RemoveModule { hash: code.hash() },
         Operation::SetLimits(Limits::default()),
         Operation::RaiseLevels { core: 1, engine: 2 },

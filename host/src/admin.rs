@@ -17,12 +17,19 @@
 //! | `POST /v1/sessions/ID/close` | [`Closed`]; on a node that does not lead `not-leader`, with the leader's address |
 //! | `GET /v1/limits` | [`LimitsInForce`] |
 //! | `POST /v1/limits` | [`LimitChanges`]; [`LimitsInForce`] once they are set, only on the leader |
+//! | `GET /v1/modules` | [`ModuleOverview`] |
+//! | `POST /v1/modules` | a module's bytes; [`ModuleUploaded`]; only on the leader, as what follows |
+//! | `POST /v1/modules/HASH/activate` | a [`ModuleWish`]; [`ModuleInForce`] |
+//! | `POST /v1/modules/plan[?mode=MODE]` | a module's bytes; [`ModulePlan`] |
+//! | `GET /v1/modules/log[?after=N][&since-us=T][&module=HASH][&wait-ms=M][&limit=N]` | [`ModuleLines`] of this node |
 //! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
 //! Every error is `{"error":{"code","message","hint","leader"}}`; the last two may be absent.
 
 mod api;
 mod limits;
+mod module_routes;
+mod modules;
 mod repair;
 mod routes;
 mod server;
@@ -34,8 +41,14 @@ pub use api::{
     PayloadKind, Role, Status, ViewAnswer, ViewError, ViewRequest, hex, text, unhex,
 };
 pub use limits::{LimitChanges, LimitInForce, LimitsError, LimitsInForce};
+pub use modules::{
+    Difference, KeptModule, ModuleActivation, ModuleInForce, ModuleLine, ModuleLines, ModuleMode,
+    ModuleOverview, ModulePlan, ModuleRefused, ModuleSource, ModuleUploaded, ModuleWish,
+    PlannedMigration, PlannedReplay, module_hash,
+};
 pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};
+pub(crate) use sessions::not_leader;
 pub use sessions::{Closed, Live, PAGE_SESSIONS_MAX, Session, SessionError, SessionPage};
 
 #[cfg(test)]

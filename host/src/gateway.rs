@@ -61,7 +61,7 @@ use relay::Relaying;
 use relayed::RelayedEdge;
 use takeover::Takeover;
 
-pub use asks::{CloseRefused, InFlight, SessionStatus};
+pub use asks::{CloseRefused, InFlight, ProposalRefused, Proposed, SessionStatus};
 pub use handle::{Asks, Handle};
 
 /// Node-local settings of the gateway.

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod genesis;
 pub mod metrics;
 mod migration;
+pub mod modules;
 pub mod node;
 pub mod queries;
 pub mod store;

@@ -122,6 +122,13 @@ pub struct InStage {
     pub stage: Slug,
 }
 
+/// What became of a module that was to be put in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpgradeOutcome {
+    /// `activated`, or the slug of the reason why it was not.
+    pub outcome: Slug,
+}
+
 /// A trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TrapCode {
@@ -284,6 +291,10 @@ metrics! {
         "Time of one stage of the way of an entry and its commands";
     module_fuel_consumed: Counter = Counter::default(), "module_fuel_consumed",
         "Fuel that the module used";
+    module_upgrades: Family<UpgradeOutcome, Counter> = Family::default(), "module_upgrades",
+        "Modules that were put in force, or were to be";
+    module_upgrade_duration: Histogram = seconds(), "module_upgrade_duration_seconds",
+        "Time to apply an entry that puts a module in force, its migration included";
     module_traps: Family<TrapCode, Counter> = Family::default(), "module_traps",
         "Calls of the module that trapped";
     state_hash_mismatch: Counter = Counter::default(), "state_hash_mismatch",
@@ -311,6 +322,15 @@ impl Metrics {
             stage: Slug(stage.slug()),
         };
         observe(&self.stage_duration.get_or_create(&label), took);
+    }
+
+    /// Counts a module that was put in force (`activated`) or was not (the reason's slug), by an entry
+    /// that took so long.
+    pub fn count_upgrade(&self, outcome: &'static str, took: Duration) {
+        let outcome = Slug(outcome);
+        let label = UpgradeOutcome { outcome };
+        self.module_upgrades.get_or_create(&label).inc();
+        observe(&self.module_upgrade_duration, took);
     }
 
     /// Says which module is in force, instead of the one before.

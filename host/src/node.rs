@@ -23,6 +23,7 @@ use crate::drive::{Driver, Running};
 use crate::gateway::{self, zmtp_edge};
 use crate::genesis::Genesis;
 use crate::metrics::Metrics;
+use crate::modules::ModuleLog;
 use crate::queries::EPOCH_TICK;
 use crate::store::file_disk::FileDisk;
 use crate::store::state;
@@ -37,6 +38,7 @@ mod guest_log;
 mod housekeeping;
 pub mod keeper;
 mod limits;
+mod modules;
 mod raft_config;
 mod repair;
 mod replay;
@@ -126,8 +128,10 @@ impl Node {
     /// As [`StartError`] says; nothing is left running.
     pub async fn start(config: Config, driver: Driver) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let engine = Engine::new(quorate_engine::Config::default())?
-            .with_diagnostics(Arc::new(GuestLog::new(driver.clone(), TracingDiagnostics)));
+        let module_log = ModuleLog::new(driver.clone());
+        let diagnostics = GuestLog::new(driver.clone(), TracingDiagnostics, module_log.clone());
+        let engine =
+            Engine::new(quorate_engine::Config::default())?.with_diagnostics(Arc::new(diagnostics));
         // Before anything is written or told to others.
         let genesis = Arc::new(genesis(&config, &engine)?);
         let data_dir = config.node.data_dir.clone();
@@ -170,6 +174,7 @@ impl Node {
             &config,
             (*metrics).clone(),
             Arc::clone(&recent),
+            module_log.clone(),
             Arc::new(edge.clone()),
             driver.clone(),
         );
@@ -194,6 +199,7 @@ impl Node {
             genesis,
             metrics,
             recent,
+            module_log,
         };
         let keeper = Keeper::start(settings, environment).await?;
         source.started(&keeper);

@@ -38,6 +38,17 @@ mod session_timeout;
 #[path = "scenarios/many_clients.rs"]
 mod many_clients;
 
+#[path = "scenarios/module_deploy.rs"]
+mod module_deploy;
+
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every test uses everything of it"
+)]
+#[path = "../../host/tests/memory/tally.rs"]
+mod tally;
+
 #[path = "scenarios/work_queue.rs"]
 mod work_queue;
 

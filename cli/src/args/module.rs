@@ -1,8 +1,12 @@
 //! The command line of everything about modules.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use quorate_host::admin::ModuleMode;
+
+use super::parse_timeout;
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
@@ -66,6 +70,51 @@ Examples:
   quorate module run counter.wasm --script counter.jsonl
   quorate module run counter.wasm --script - -o json")]
     Run(Run),
+    /// Put a module in force on a running cluster
+    #[command(after_help = "\
+The module is checked here, brought to every node through the log, and put in force at one index once
+all of them have compiled it. Clients notice nothing but what it does. Repeated, an interrupted deploy
+goes on where it was; a module that is in force already is left alone.
+
+Modes: `auto` installs into an empty store, and goes on with the data of a module of the same name.
+`reinstall` DROPS the module's data and asks before.
+
+Examples:
+  quorate module deploy target/kv.wasm
+  quorate module deploy target/kv.wasm --plan
+  quorate module deploy target/kv.wasm --wait 2m
+  quorate module deploy target/other.wasm --mode reinstall --yes")]
+    Deploy(Deploy),
+    /// List the modules that are, were, or could be in force
+    #[command(after_help = "\
+Examples:
+  quorate module list
+  quorate module list -o json")]
+    List,
+    /// Show one module: its versions in force, its chunks, why it was refused
+    #[command(after_help = "\
+Examples:
+  quorate module show 0.2.0
+  quorate module show 3f2a09c1")]
+    Show(Show),
+    /// Put a module in force again that was before; by default the one before this
+    #[command(after_help = "\
+If both have the state alike, it is put in force as it is. Else its own migration leads there, or the
+way down of the module in force; if there is neither, nothing is done.
+
+Examples:
+  quorate module rollback
+  quorate module rollback 0.1.0")]
+    Rollback(Rollback),
+    /// Show what modules logged, and their panics and traps, on each node
+    #[command(after_help = "\
+Each node keeps the newest of it in memory. Every node that applies an entry says the same.
+
+Examples:
+  quorate module logs
+  quorate module logs --follow --since 10m
+  quorate module logs --node 1 --module 3f2a09c1 -o json")]
+    Logs(Logs),
 }
 
 #[derive(Debug, Args)]
@@ -106,4 +155,80 @@ pub(crate) struct Run {
     /// Begin with the state of a cluster, in a node's snapshot file, and upgrade it to the module
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The module, a .wasm file
+    pub(crate) file: PathBuf,
+    /// Only try it, on copies of the live state: its migration, and the commands since the last fold
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// How it may take the place of what is in force
+    #[arg(long, value_enum, default_value_t = DeployMode::Auto)]
+    pub(crate) mode: DeployMode,
+    #[command(flatten)]
+    pub(crate) readiness: Readiness,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Readiness {
+    /// How long to wait for nodes to compile it, and then to apply it
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
+    pub(crate) wait: Duration,
+    /// A majority of the voters is enough: others fetch and compile it when they come to it
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeployMode {
+    // No documentation comments, as in `Format`.
+    Auto,
+    Install,
+    Upgrade,
+    Reinstall,
+}
+
+impl From<DeployMode> for ModuleMode {
+    fn from(mode: DeployMode) -> Self {
+        match mode {
+            DeployMode::Auto => Self::Auto,
+            DeployMode::Install => Self::Install,
+            DeployMode::Upgrade => Self::Upgrade,
+            DeployMode::Reinstall => Self::Reinstall,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// A version, or the beginning of a hash
+    #[arg(value_name = "VERSION|HASH")]
+    pub(crate) module: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// A version, or the beginning of a hash
+    #[arg(value_name = "VERSION|HASH")]
+    pub(crate) module: Option<String>,
+    #[command(flatten)]
+    pub(crate) readiness: Readiness,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what was said since so long ago
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub(crate) since: Option<Duration>,
+    /// Only this node; may be given again
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: Vec<u64>,
+    /// Only this module: a version, or the beginning of a hash
+    #[arg(long, value_name = "VERSION|HASH")]
+    pub(crate) module: Option<String>,
 }

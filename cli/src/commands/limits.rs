@@ -8,7 +8,7 @@ use super::session_show::ask;
 use crate::args::limits::{self, Set};
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
-use crate::leader::{Next, Request};
+use crate::leader::{Next, Request, Unanswered};
 use crate::output::{Exit, print, print_json};
 use crate::session::find;
 
@@ -35,7 +35,9 @@ pub(crate) async fn set(arguments: &Set, options: &Options) -> Result<Exit, Box<
 /// Setting limits.
 const SET: Request = Request {
     refused,
-    unknown_hint: "`quorate limits show` tells what is in force; to set them again does no harm",
+    unanswered: Unanswered::Tell(
+        "`quorate limits show` tells what is in force; to set them again does no harm",
+    ),
 };
 
 fn refused(error: ErrorBody) -> Next {

@@ -7,14 +7,16 @@ use super::session_show::no_session;
 use crate::args::session::One;
 use crate::args::{Format, Options};
 use crate::confirm::confirm;
-use crate::failure::{Failure, Slug};
-use crate::leader::{Next, Request};
+use crate::failure::Failure;
+use crate::leader::{Next, Request, Unanswered, failure_of};
 use crate::output::{Exit, print, print_json};
 
 /// Closing a session.
 const CLOSE: Request = Request {
     refused,
-    unknown_hint: "`quorate session show` tells whether it still is; to close it again does no harm",
+    unanswered: Unanswered::Tell(
+        "`quorate session show` tells whether it still is; to close it again does no harm",
+    ),
 };
 
 pub(crate) async fn run(arguments: &One, options: &Options) -> Result<Exit, Box<Failure>> {
@@ -35,30 +37,17 @@ fn told(closed: &Closed, options: &Options) -> Result<Exit, Box<Failure>> {
 }
 
 fn refused(error: ErrorBody) -> Next {
-    let ErrorBody {
-        code,
-        message,
-        hint,
-        ..
-    } = error;
-    match code.as_str() {
-        "no-session" => Next::Fail(no_session(message)),
-        "busy" | "not-running" => {
-            Next::Look(Failure::new(Exit::REFUSED, Slug::NotApplied, message))
-        }
-        _ => {
-            let failure = Failure::new(Exit::REFUSED, Slug::NotApplied, message);
-            Next::Fail(match hint {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            })
-        }
+    match error.code.as_str() {
+        "no-session" => Next::Fail(no_session(error.message)),
+        "busy" | "not-running" => Next::Look(failure_of(error, Exit::REFUSED)),
+        _ => Next::Fail(failure_of(error, Exit::REFUSED)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Slug;
     use crate::http;
 
     fn answered(code: &str, leader: Option<&str>) -> Next {

@@ -3,18 +3,16 @@
 use sha2::{Digest, Sha256};
 
 use super::invoke::{Called, input, tag};
-use super::{Applying, read, skip};
+use super::{Applying, decode, read, skip};
 use crate::entry::CHUNK_BYTES_MAX;
 use crate::keys;
+use crate::library;
 use crate::limits::Limits;
 use crate::module::{Export, Manifest, ModuleHash, Modules, Trap};
 use crate::overlay::scan_through;
-use crate::records::{ActiveModule, MigrationDirection, ModuleRecord, NotActivated};
+use crate::records::{ActiveModule, Manner, MigrationDirection, ModuleRecord, NotActivated};
 use crate::result::{OperationResult, Refusal, Response};
 use crate::state::{Fault, Order, Read, Visit};
-
-/// Most modules that a cluster keeps.
-pub(crate) const MODULES_MAX: usize = 64;
 
 impl Applying<'_> {
     pub(super) fn store_chunk(
@@ -37,7 +35,7 @@ impl Applying<'_> {
             && bytes.len() <= CHUNK_BYTES_MAX
             && (is_last || bytes.len() == CHUNK_BYTES_MAX)
             && u64::from(total - 1) * CHUNK_BYTES_MAX as u64 <= self.limits.module.module_bytes_max;
-        if !fits || (known.is_none() && self.modules_kept()? >= MODULES_MAX) {
+        if !fits || (known.is_none() && !self.has_room_for(total)?) {
             let bytes_max = self.limits.module.module_bytes_max;
             return Ok(OperationResult::Refused(Refusal::TooLarge { bytes_max }));
         }
@@ -70,21 +68,28 @@ impl Applying<'_> {
         Ok(OperationResult::Done)
     }
 
-    fn modules_kept(&self) -> Result<usize, Fault> {
+    /// Whether another module, of `total` chunks, may be kept.
+    fn has_room_for(&self, total: u32) -> Result<bool, Fault> {
         let (start, end) = keys::modules();
-        let mut count = 0;
+        let (mut kept, mut chunks) = (0, u64::from(total));
+        let mut undecodable = None;
         scan_through(
             &[&self.own],
             &**self.base,
             &start,
             Some(&end),
             Order::Ascending,
-            &mut |_, _| {
-                count += 1;
+            &mut |key, value| {
+                kept += 1;
+                match decode::<ModuleRecord>(key, Some(value.clone())) {
+                    Ok(record) => chunks += record.map_or(0, |record| u64::from(record.total)),
+                    Err(fault) => undecodable = Some(fault),
+                }
                 Visit::More
             },
         )?;
-        Ok(count)
+        let has_room = library::may_keep(kept + 1, chunks, &self.limits.module);
+        undecodable.map_or(Ok(has_room), Err)
     }
 
     pub(super) fn activate(
@@ -123,18 +128,16 @@ impl Applying<'_> {
             Ok(called) => called,
             Err(why) => return not(why),
         };
-        self.put_in_force(next);
+        let manner = match self.active {
+            None => Manner::Install,
+            Some(_) => Manner::Change,
+        };
+        self.put_in_force(next, manner)?;
         // Only now: a session that the migration closes is told to the new module, over its data.
         if let Some(called) = called {
             self.settle(called)?;
         }
         Ok(OperationResult::Activated { hash })
-    }
-
-    pub(super) fn put_in_force(&mut self, next: ActiveModule) {
-        self.put(keys::ACTIVE.to_vec(), &next);
-        self.active = Some(next);
-        self.instance = None;
     }
 
     /// Over the data of an earlier version of the same module. No hook of the old module runs, but

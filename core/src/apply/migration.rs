@@ -17,8 +17,8 @@ use crate::keys;
 use crate::module::{Export, ModuleHash, Trap};
 use crate::overlay::{Overlay, scan_through};
 use crate::records::{
-    ActiveModule, Before, Migration, MigrationDirection, MigrationPhase, NotActivated, Record,
-    WaitingEvent,
+    ActiveModule, Before, Manner, Migration, MigrationDirection, MigrationPhase, NotActivated,
+    Record, WaitingEvent,
 };
 use crate::result::{OperationResult, Refusal, Response};
 use crate::state::{Fault, Order, Value, Visit};
@@ -165,7 +165,7 @@ impl Applying<'_> {
             index: self.index,
             ..migration.next.clone()
         };
-        self.put_in_force(next);
+        self.put_in_force(next, Manner::Change)?;
         let told = Migration {
             phase: MigrationPhase::Telling,
             cursor: Vec::new(),

@@ -40,7 +40,7 @@ pub(crate) fn check(state: &Memory) {
     ];
     let known: BTreeSet<u8> = known
         .into_iter()
-        .chain([0x20, 0x21, 0x30, 0x31, 0x40, 0x50, 0x51, 0x52])
+        .chain([0x20, 0x21, 0x30, 0x31, 0x32, 0x40, 0x50, 0x51, 0x52])
         .collect();
     let used: BTreeSet<u8> = state.0.keys().map(|key| key[0]).collect();
     assert!(used.is_subset(&known), "unknown prefix in {used:02x?}");

@@ -1,6 +1,7 @@
 //! What the admin listener tells, and who it asks.
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use quorate_protocol::SessionId;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::limits::{LimitChanges, LimitsError, LimitsInForce};
+use super::modules::ModuleSource;
 use super::repair::{Poison, Skip, SkipRefused};
 use super::sessions::{Session, SessionError, SessionPage};
 use crate::metrics::Metrics;
@@ -57,6 +59,11 @@ pub trait AdminSource: Send + Sync + 'static {
         &self,
         changes: LimitChanges,
     ) -> BoxFuture<'_, Result<LimitsInForce, LimitsError>>;
+
+    /// The modules; `None` while the node's files are not open.
+    fn modules(&self) -> Option<Arc<dyn ModuleSource>> {
+        None
+    }
 
     /// A payload from JSON, by the module in force, with a deadline of the source's own.
     fn payload_from_json(

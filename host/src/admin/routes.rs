@@ -13,21 +13,26 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use super::api::{ApiError, ErrorBody, HashAt, ViewAnswer, ViewRequest, hex, unhex};
 use super::repair::{Skip, SkipRefused};
-use super::{AdminSource, ViewError, limits, session_routes};
+use super::{AdminSource, ViewError, limits, module_routes, session_routes};
 use crate::drive::Driver;
 use crate::metrics::CONTENT_TYPE;
 
 /// Longest body of a request, in bytes: a payload of 1 MiB in hexadecimal, or its JSON.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// Modules that are received or worked on at one time; each is in memory as a whole.
+const UPLOADS_MAX: usize = 2;
 /// Longest that a request for a hash waits for its index.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) source: Arc<dyn AdminSource>,
+    /// Who sends a module just now.
+    pub(super) uploads: Arc<Semaphore>,
     driver: Driver,
 }
 
@@ -46,11 +51,19 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/sessions/{id}", get(session_routes::show))
         .route("/v1/sessions/{id}/close", post(session_routes::close))
         .route("/v1/limits", get(limits::show).post(limits::set))
+        .route(
+            "/v1/modules",
+            get(module_routes::overview).post(module_routes::upload),
+        )
+        .route("/v1/modules/plan", post(module_routes::plan))
+        .route("/v1/modules/log", get(module_routes::said))
+        .route("/v1/modules/{hash}/activate", post(module_routes::activate))
         .route("/v1/repair/skip", post(skip))
         .fallback(async || {
             let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
                         /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/limits, \
-                        /v1/repair/skip";
+                        /v1/modules, /v1/modules/plan, /v1/modules/log, \
+                        /v1/modules/HASH/activate, /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {
@@ -62,7 +75,11 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Context { source, driver })
+        .with_state(Context {
+            source,
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            driver,
+        })
 }
 
 async fn metrics(State(context): State<Context>) -> Response {

@@ -126,7 +126,8 @@ pub enum SessionError {
     ),
 }
 
-fn not_leader(leader: Option<u64>) -> String {
+/// What a node says that is asked for what only the leader does.
+pub(crate) fn not_leader(leader: Option<u64>) -> String {
     match leader {
         Some(leader) => format!("this node does not lead: node {leader} does"),
         None => "this node does not lead, and knows no leader that serves".to_owned(),

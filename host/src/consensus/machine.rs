@@ -12,9 +12,6 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use quorate_core::apply::{Applied, apply_skipping};
 use quorate_core::meter::Meter;
 use quorate_core::module::Modules;
-use quorate_core::query;
-use quorate_core::records::NotActivated;
-use quorate_core::result::OperationResult;
 use quorate_core::state::Fault;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,11 +25,13 @@ use super::types::{
 };
 use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
+use crate::modules::Observers;
 use crate::store::LogPosition;
 use crate::store::log::LogStore;
 use crate::store::skips::Skips;
 use crate::store::state::{Membership, Received, Snapshot as StateSnapshot, StateStore};
 
+mod activations;
 pub mod checkpoints;
 mod recent;
 mod stopwatch;
@@ -54,10 +53,12 @@ pub struct Applier {
     recent: Arc<Recent>,
     metrics: Arc<Metrics>,
     driver: Driver,
+    observers: Observers,
 }
 
 impl Applier {
-    /// Applies to `state`, with the code of `modules`, without what `skips` names.
+    /// Applies to `state`, with the code of `modules`, without what `skips` names. `observers`
+    /// are told of modules.
     pub fn new(
         state: StateStore,
         modules: Arc<dyn Modules>,
@@ -65,6 +66,7 @@ impl Applier {
         recent: Arc<Recent>,
         metrics: Arc<Metrics>,
         driver: Driver,
+        observers: Observers,
     ) -> Self {
         Self {
             state,
@@ -73,6 +75,7 @@ impl Applier {
             recent,
             metrics,
             driver,
+            observers,
         }
     }
 
@@ -141,6 +144,7 @@ impl Applier {
             Some(watch) => watch.reading(view),
             None => view,
         };
+        let said_before = self.observers.said.count();
         let mut applied = apply_skipping(&view, &*self.modules, index, bytes, &skips, meter)?;
         // Else the layer would keep what it saw beside what is written now.
         drop(view);
@@ -151,9 +155,10 @@ impl Applier {
             }
             None => self.commit(position, &mut applied),
         }
-        self.tell_of_modules(&applied)?;
         let ended = self.driver.now();
-        self.count(&applied, ended.saturating_duration_since(began));
+        let took = ended.saturating_duration_since(began);
+        self.tell_of_modules(bytes, &applied, said_before, took)?;
+        self.count(&applied, took);
         Ok(AppliedEntry {
             applied: Arc::new(applied),
             began,
@@ -171,39 +176,6 @@ impl Applier {
         }
         self.recent.push(applied.index, applied.hash);
         self.recent.migrates(applied.migration_step);
-    }
-
-    /// Says on every node, not only on the one that proposed it, what became of a module.
-    fn tell_of_modules(&self, applied: &Applied) -> Result<(), Fault> {
-        for result in &applied.results {
-            let why = match result {
-                OperationResult::Activated { hash } => {
-                    tracing::info!(index = applied.index, module = %hash, "a module is in force");
-                    self.recent.first_module(None);
-                    continue;
-                }
-                OperationResult::Stepped { next } => {
-                    tracing::debug!(index = applied.index, ?next, "a migration goes on");
-                    continue;
-                }
-                // Another leader was faster.
-                OperationResult::NotActivated(NotActivated::NotExpected) => continue,
-                OperationResult::NotActivated(why) => why,
-                _ => continue,
-            };
-            let is_first = query::active_module(&*self.state.view())?.is_none();
-            let hook = if is_first {
-                "quorate_init"
-            } else {
-                "its migration"
-            };
-            let why = why.explain(hook);
-            tracing::error!(index = applied.index, %why, "a module is not put in force");
-            if is_first {
-                self.recent.first_module(Some(why));
-            }
-        }
-        Ok(())
     }
 
     fn count(&self, applied: &Applied, elapsed: Duration) {
@@ -254,6 +226,7 @@ pub struct Machine {
     log: LogStore,
     metrics: Arc<Metrics>,
     driver: Driver,
+    observers: Observers,
     _alive: Alive,
 }
 
@@ -295,6 +268,7 @@ impl Machine {
         let recent = Arc::clone(&applier.recent);
         let metrics = Arc::clone(&applier.metrics);
         let driver = applier.driver.clone();
+        let observers = applier.observers.clone();
         (
             Self {
                 work,
@@ -303,6 +277,7 @@ impl Machine {
                 log,
                 metrics,
                 driver,
+                observers,
                 _alive: held.clone(),
             },
             apply_loop(applier, failure, queue, asked, held),
@@ -415,6 +390,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         // openraft purges the log to the snapshot as soon as this returns, also beyond the log's
         // end; the log refuses what is not known to be durable in the state.
         self.log.set_purge_floor(position.index).await?;
+        self.observers.loader.look();
         let begun = self.recent.begin_at(&self.state);
         begun.map_err(std::io::Error::other)
     }

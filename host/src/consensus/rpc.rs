@@ -22,10 +22,12 @@ use super::network::acknowledged::Held;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
 mod digest;
+mod module;
 mod relay;
 mod snapshot;
 
 pub(super) use digest::{decode_digest, decode_digest_index, encode_digest, encode_digest_index};
+pub use module::{Readiness, ask_ready, asked_ready};
 pub use relay::{RelayAnswer, RelayBegin};
 pub use snapshot::{SnapshotAnswer, SnapshotBegin, SnapshotChunk};
 
@@ -69,10 +71,12 @@ pub enum Kind {
     Relay = 10,
     /// What is stored at a checkpoint?
     Digest = 20,
+    /// Is a module ready to be put in force?
+    ModuleReady = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Append,
         Self::AppendStream,
         Self::Vote,
@@ -84,6 +88,7 @@ impl Kind {
         Self::Introduce,
         Self::Relay,
         Self::Digest,
+        Self::ModuleReady,
     ];
 }
 

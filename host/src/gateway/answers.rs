@@ -5,7 +5,7 @@ use quorate_core::result::{OperationResult, Refusal, Response};
 use quorate_protocol::v2::{Outcome, RejectReason, ServerMessage, SessionCloseReason};
 use quorate_protocol::{Generation, LogIndex, Nonce, RequestId, SessionId, SessionSecret};
 
-use super::asks::{self, CloseRefused};
+use super::asks::{self, CloseRefused, Proposed};
 use super::connection::Bound;
 use super::edge::ConnectionId;
 use super::leading::{LiveSession, Sender};
@@ -39,7 +39,7 @@ impl Gateway {
         // A later leadership of this node has loaded its tables from a state that holds this entry.
         let is_current = matches!(&self.role, Role::Leading(leading) if leading.term == done.term);
         for (origin, result) in done.origins.into_iter().zip(&applied.results) {
-            self.result(origin, result, is_current);
+            self.result(origin, applied.index, result, is_current);
         }
         if is_current {
             for notice in &applied.notices {
@@ -55,8 +55,13 @@ impl Gateway {
         metrics.stage(Stage::Response, queued);
     }
 
-    fn result(&mut self, origin: Origin, result: &OperationResult, is_current: bool) {
+    fn result(&mut self, origin: Origin, index: u64, result: &OperationResult, is_current: bool) {
         match origin {
+            Origin::Proposal { answer } => {
+                let result = result.clone();
+                // Whoever asked may have gone.
+                let _ = answer.send(Ok(Proposed { index, result }));
+            }
             Origin::Command {
                 connection,
                 request,
@@ -364,6 +369,7 @@ impl Gateway {
     fn entry_lost(&mut self, origin: Origin, error: &ProposeError) {
         match (origin, error) {
             (Origin::Administrator { answer, .. }, error) => asks::close_lost(answer, error),
+            (Origin::Proposal { answer }, error) => asks::proposal_lost(answer, error),
             (
                 Origin::Command {
                     connection,
@@ -457,6 +463,7 @@ impl Gateway {
             }
             Origin::Close { connection } => self.not_closing(connection),
             Origin::Administrator { answer, .. } => asks::refuse(answer, CloseRefused::NotLeader),
+            Origin::Proposal { answer } => asks::proposal_lost(answer, &ProposeError::NotLeader),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is asked of the gateway from beside it, by operators: what the leader knows of sessions, and to
-//! close one.
+//! What is asked of the gateway from beside it, by operators: what the leader knows of sessions, to
+//! close one, and to propose what changes the cluster.
 
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ pub(super) enum Ask {
         session: SessionId,
         answer: CloseAnswer,
     },
+    Propose {
+        operation: Box<Operation>,
+        answer: ProposalAnswer,
+    },
 }
 
 pub(super) enum Which {
@@ -36,6 +40,32 @@ pub(super) enum Which {
 
 /// Who waits until a session is closed.
 pub(super) type CloseAnswer = oneshot::Sender<Result<(), CloseRefused>>;
+
+/// Who waits for what an operation comes to.
+pub(super) type ProposalAnswer = oneshot::Sender<Result<Proposed, ProposalRefused>>;
+
+/// What an administrator's operation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposed {
+    /// Index of its entry.
+    pub index: u64,
+    /// The outcome, which may be a refusal.
+    pub result: OperationResult,
+}
+
+/// Why an administrator's operation was not applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProposalRefused {
+    /// Only the leader proposes.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// Too much waits to be done already, or the disk is almost full.
+    #[error("the node is too busy")]
+    Busy,
+    /// It was proposed, and whether it takes effect is not known.
+    #[error("it is not known what became of it: the leader changed meanwhile")]
+    Unknown,
+}
 
 /// A session, as the leader sees it.
 #[derive(Debug, Clone)]
@@ -117,6 +147,20 @@ impl Handle {
         asked.map_err(|_| CloseRefused::NotLeader)?;
         answered.await.unwrap_or(Err(CloseRefused::Unknown))
     }
+
+    /// Proposes an operation of an administrator, and returns what it came to. Not cancel-safe: it may
+    /// be applied all the same.
+    ///
+    /// # Errors
+    /// [`ProposalRefused`]; nothing was done but for [`ProposalRefused::Unknown`].
+    pub async fn propose(&self, operation: Operation) -> Result<Proposed, ProposalRefused> {
+        let (answer, answered) = oneshot::channel();
+        let operation = Box::new(operation);
+        let asked = self.commands.send(Ask::Propose { operation, answer }).await;
+        // A gateway that has ended leads no more.
+        asked.map_err(|_| ProposalRefused::NotLeader)?;
+        answered.await.unwrap_or(Err(ProposalRefused::Unknown))
+    }
 }
 
 impl Gateway {
@@ -125,6 +169,7 @@ impl Gateway {
             // Whoever asked may have gone.
             Ask::Sessions { which, answer } => drop(answer.send(self.session_statuses(which))),
             Ask::Close { session, answer } => self.close_by_administrator(session, answer),
+            Ask::Propose { operation, answer } => self.propose_for(*operation, answer),
         }
     }
 
@@ -159,6 +204,25 @@ impl Gateway {
                 requests: live.sender.in_flight(),
             },
         }
+    }
+
+    fn propose_for(&mut self, operation: Operation, answer: ProposalAnswer) {
+        let refusal = match &self.role {
+            Role::Leading(_) if self.own.len() >= OWN_OPERATIONS_MAX => ProposalRefused::Busy,
+            Role::Leading(_) if self.is_too_much(&operation) => ProposalRefused::Busy,
+            Role::Leading(_) => {
+                let origin = Origin::Proposal { answer };
+                return self.own.push_back(Queued { operation, origin });
+            }
+            Role::Follower | Role::TakingOver => ProposalRefused::NotLeader,
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(Err(refusal));
+    }
+
+    /// What takes room is not proposed while there is little on the disk.
+    fn is_too_much(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::ModuleChunk { .. }) && self.parts.reserve.is_low()
     }
 
     fn close_by_administrator(&mut self, session: SessionId, answer: CloseAnswer) {
@@ -231,6 +295,16 @@ pub(super) fn close_lost(answer: CloseAnswer, error: &ProposeError) {
             ProposeError::Discarded | ProposeError::Stopped(_) => CloseRefused::Unknown,
         },
     );
+}
+
+/// The entry with an administrator's operation was not applied, or not seen to be.
+pub(super) fn proposal_lost(answer: ProposalAnswer, error: &ProposeError) {
+    let refusal = match error {
+        ProposeError::NotLeader => ProposalRefused::NotLeader,
+        ProposeError::Discarded | ProposeError::Stopped(_) => ProposalRefused::Unknown,
+    };
+    // Whoever asked may have gone.
+    let _ = answer.send(Err(refusal));
 }
 
 pub(super) fn refuse(answer: CloseAnswer, why: CloseRefused) {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use quorate_core::entry::Operation;
 use quorate_protocol::{Nonce, RequestId, SessionId, SessionSecret};
 
-use super::asks::CloseAnswer;
+use super::asks::{CloseAnswer, ProposalAnswer};
 use super::edge::ConnectionId;
 use crate::drive::Instant;
 
@@ -51,6 +51,10 @@ pub(super) enum Origin {
         session: SessionId,
         answer: CloseAnswer,
     },
+    /// An administrator's change of the cluster.
+    Proposal {
+        answer: ProposalAnswer,
+    },
     Expire {
         session: SessionId,
     },
@@ -76,11 +80,16 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Whether an operation of `bytes` still fits. The first always does.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.operations.is_empty()
-            || (self.operations.len() < BATCH_OPERATIONS_MAX
-                && self.bytes + bytes <= BATCH_BYTES_MAX)
+    /// Whether an operation of `bytes` still fits. The first always does, and nothing beside what
+    /// must be alone.
+    fn has_room(&self, next: &Operation, bytes: usize) -> bool {
+        let Some(first) = self.operations.first() else {
+            return true;
+        };
+        !first.is_alone()
+            && !next.is_alone()
+            && self.operations.len() < BATCH_OPERATIONS_MAX
+            && self.bytes + bytes <= BATCH_BYTES_MAX
     }
 
     fn push(&mut self, queued: Queued, bytes: usize) {
@@ -95,7 +104,7 @@ impl Batch {
         let mut taken = 0;
         while let Some(next) = queue.front() {
             let bytes = next.operation.bytes_bound();
-            if !self.has_room(bytes) {
+            if !self.has_room(&next.operation, bytes) {
                 return Taken::Full;
             }
             if taken > 0 && taken + bytes > budget {
@@ -155,6 +164,28 @@ mod tests {
         assert_eq!(batch.take_turn(&mut queue), Taken::Full);
         assert_eq!(batch.operations.len(), 1);
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn what_must_be_alone_is_alone() {
+        let alone = || Queued {
+            operation: Operation::Checkpoint {
+                start: Vec::new(),
+                end: Vec::new(),
+            },
+            ..command(0)
+        };
+        let mut queue: VecDeque<_> = [command(1), alone(), alone(), command(1)].into();
+        let mut lengths = Vec::new();
+        while !queue.is_empty() {
+            let mut batch = Batch::default();
+            while batch.take_turn(&mut queue) == Taken::Turn {}
+            // Of another connection: it waits for its own entry as well.
+            let mut other: VecDeque<_> = [command(1)].into();
+            batch.take_turn(&mut other);
+            lengths.push(batch.operations.len());
+        }
+        assert_eq!(lengths, [2, 1, 1, 2]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::gateway::{self, Gateway};
 use crate::genesis::Genesis;
 use crate::metrics::Metrics;
 use crate::migration;
+use crate::modules::{Library, Loader, ModuleLog, Observers, library};
 use crate::queries::Queries;
 use crate::store::disk::Disk;
 use crate::store::log::{self, LogStore};
@@ -116,6 +117,8 @@ pub struct Environment {
     pub metrics: Arc<Metrics>,
     /// Where the hash after each entry is kept.
     pub recent: Arc<Recent>,
+    /// Where what modules say is kept.
+    pub module_log: ModuleLog,
 }
 
 impl Environment {
@@ -132,6 +135,7 @@ impl Environment {
             genesis: Arc::clone(&self.genesis),
             metrics: Arc::clone(&self.metrics),
             recent: Arc::clone(&self.recent),
+            module_log: self.module_log.clone(),
         }
     }
 }
@@ -204,6 +208,7 @@ pub struct Assembly {
     me: Me,
     service: Arc<PeerService>,
     gateway: gateway::Handle,
+    library: Library,
     applying: tokio::sync::Mutex<Ending>,
     /// Held by whoever changes the replicated limits.
     pub(super) setting_limits: tokio::sync::Mutex<()>,
@@ -240,6 +245,7 @@ impl Assembly {
             genesis,
             metrics,
             recent,
+            module_log,
         } = environment;
         let Stores {
             log,
@@ -252,6 +258,7 @@ impl Assembly {
         let looking = reserve.clone();
         driver.blocking(move || looking.look(0)).await?;
         recent.begin_at(&state).map_err(Error::Replay)?;
+        let loader = Loader::new(driver.clone(), state.clone(), Arc::clone(&modules));
         let applier = Applier::new(
             state.clone(),
             Arc::clone(&modules),
@@ -259,6 +266,10 @@ impl Assembly {
             Arc::clone(&recent),
             Arc::clone(&metrics),
             driver.clone(),
+            Observers {
+                loader: loader.clone(),
+                said: module_log.clone(),
+            },
         );
         replay(&driver, &log, &state, applier.clone(), Arc::clone(&modules)).await?;
 
@@ -309,7 +320,7 @@ impl Assembly {
             Arc::clone(&transport),
             Arc::clone(&metrics),
         ));
-        let queries = Queries::new(engine, Arc::clone(&failure));
+        let queries = Queries::new(Arc::clone(&engine), Arc::clone(&failure));
         let (gateway, handle, asks) = Gateway::new(gateway::Parts {
             driver: driver.clone(),
             consensus: consensus.clone(),
@@ -329,7 +340,8 @@ impl Assembly {
             log: log.clone(),
             state: state.clone(),
             disk: Arc::clone(&disk),
-            modules,
+            modules: Arc::clone(&modules),
+            loader: loader.clone(),
             driver: driver.clone(),
             metrics: Arc::clone(&metrics),
             introduction: introduction.clone(),
@@ -339,6 +351,24 @@ impl Assembly {
             relays: handle.relays(),
             apply_lag_max: settings.tuning.apply_lag_max,
         }));
+        let library = Library::new(library::Parts {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            gateway: handle.clone(),
+            state: state.clone(),
+            log: log.clone(),
+            skips: skips.clone(),
+            recent: Arc::clone(&recent),
+            engine,
+            modules,
+            loader: loader.clone(),
+            said: module_log,
+            me: me.clone(),
+            transport: Arc::clone(&transport),
+            turn: tokio::sync::Mutex::default(),
+            planning: tokio::sync::Mutex::default(),
+        });
+        tasks.push(driver.task(loader.run()));
         tasks.push(driver.task(gateway.run(events, asks)));
         tasks.push(driver.task(migration::keep_going(migration::Steps {
             driver: driver.clone(),
@@ -406,6 +436,7 @@ impl Assembly {
             me,
             service,
             gateway: handle,
+            library,
             applying: tokio::sync::Mutex::new(applying),
             setting_limits: tokio::sync::Mutex::default(),
             tasks: Mutex::new(tasks),
@@ -460,6 +491,11 @@ impl Assembly {
     /// The gateway.
     pub fn gateway(&self) -> &gateway::Handle {
         &self.gateway
+    }
+
+    /// The modules.
+    pub fn library(&self) -> &Library {
+        &self.library
     }
 
     /// Waits until a leader is known and genesis is complete here. Cancel-safe.

@@ -7,6 +7,7 @@ use quorate_core::module::ModuleHash;
 use quorate_engine::{Diagnostic, Diagnostics};
 
 use crate::drive::{Driver, Instant};
+use crate::modules::ModuleLog;
 
 /// Lines and bytes of a second, and what may be saved up for a burst: as much as ten seconds give.
 const LINES_PER_SECOND: u64 = 50;
@@ -19,6 +20,7 @@ const BURST: Duration = Duration::from_secs(10);
 pub(super) struct GuestLog<D> {
     driver: Driver,
     inner: D,
+    kept: ModuleLog,
     state: Mutex<State>,
 }
 
@@ -30,7 +32,8 @@ struct State {
 }
 
 impl<D: Diagnostics> GuestLog<D> {
-    pub(super) fn new(driver: Driver, inner: D) -> Self {
+    /// `kept` takes everything: its bound is its own.
+    pub(super) fn new(driver: Driver, inner: D, kept: ModuleLog) -> Self {
         let state = State {
             paid_until: driver.now(),
             dropped: 0,
@@ -38,6 +41,7 @@ impl<D: Diagnostics> GuestLog<D> {
         Self {
             driver,
             inner,
+            kept,
             state: Mutex::new(state),
         }
     }
@@ -75,6 +79,7 @@ fn length(diagnostic: &Diagnostic) -> usize {
 
 impl<D: Diagnostics> Diagnostics for GuestLog<D> {
     fn report(&self, module: ModuleHash, diagnostic: Diagnostic) {
+        self.kept.report(module, diagnostic.clone());
         let Some(dropped) = self.admit(length(&diagnostic)) else {
             return;
         };
@@ -115,7 +120,7 @@ mod tests {
     async fn flood_of_lines_is_cut_and_others_come_later() {
         let driver = Driver::simulation(1, 0);
         let said = Said::default();
-        let log = GuestLog::new(driver.clone(), said.clone());
+        let log = GuestLog::new(driver.clone(), said.clone(), ModuleLog::new(driver.clone()));
         let count = || said.0.lock().unwrap().len() as u64;
         (0..10_000).for_each(|_| say(&log, 10));
         assert_eq!(count(), LINES_PER_SECOND * BURST.as_secs());
@@ -130,7 +135,7 @@ mod tests {
     async fn long_lines_are_counted_by_their_bytes() {
         let driver = Driver::simulation(1, 0);
         let said = Said::default();
-        let log = GuestLog::new(driver, said.clone());
+        let log = GuestLog::new(driver.clone(), said.clone(), ModuleLog::new(driver));
         (0..10_000).for_each(|_| say(&log, 16 << 10));
         assert_eq!(said.0.lock().unwrap().len(), 40);
     }

@@ -170,7 +170,7 @@ fn described(
 }
 
 /// RFC 3339; years beyond 9999 are shown as the last.
-fn time(microseconds: u64) -> String {
+pub(super) fn time(microseconds: u64) -> String {
     const LAST: u64 = 253_402_300_799_999_999;
     let since = Duration::from_micros(microseconds.min(LAST));
     format_rfc3339_millis(UNIX_EPOCH + since).to_string()

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
+use super::modules::NodeModules;
 use super::stores::Stores;
 use super::{limits, repair, sessions};
 use crate::admin::{
     AdminSource, Check, CheckpointStatus, LimitChanges, LimitsError, LimitsInForce, Member,
-    ModuleStatus, PayloadKind, Poison, Role, Session, SessionError, SessionPage, Skip, SkipRefused,
-    Status, ViewError, hex,
+    ModuleSource, ModuleStatus, PayloadKind, Poison, Role, Session, SessionError, SessionPage,
+    Skip, SkipRefused, Status, ViewError, hex,
 };
 use crate::config::Config;
 use crate::consensus::machine::checkpoints::Outcome;
@@ -24,6 +25,7 @@ use crate::consensus::types;
 use crate::drive::{Driver, Instant};
 use crate::gateway::edge::Edge;
 use crate::metrics::Metrics;
+use crate::modules::ModuleLog;
 use crate::queries::{self, Queries};
 use crate::store::state::StateStore;
 
@@ -37,6 +39,7 @@ pub(super) struct NodeStatus {
     driver: Driver,
     started: Instant,
     recent: Arc<Recent>,
+    module_log: ModuleLog,
     started_node: OnceLock<Started>,
     edge: Arc<dyn Edge>,
 }
@@ -56,6 +59,7 @@ impl NodeStatus {
         config: &Config,
         metrics: Metrics,
         recent: Arc<Recent>,
+        module_log: ModuleLog,
         edge: Arc<dyn Edge>,
         driver: Driver,
     ) -> Self {
@@ -67,6 +71,7 @@ impl NodeStatus {
             started: driver.now(),
             driver,
             recent,
+            module_log,
             started_node: OnceLock::new(),
             edge,
         }
@@ -395,6 +400,17 @@ impl AdminSource for NodeStatus {
             let assembly = assembly.ok_or(LimitsError::NotRunning)?;
             assembly.set_limits(changes).await
         })
+    }
+
+    fn modules(&self) -> Option<Arc<dyn ModuleSource>> {
+        let started = self.started_node.get()?;
+        Some(Arc::new(NodeModules {
+            node: self.node,
+            driver: self.driver.clone(),
+            state: started.stores.state.clone(),
+            said: self.module_log.clone(),
+            assembly: started.assembly(),
+        }))
     }
 
     fn payload_from_json(

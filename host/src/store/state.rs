@@ -226,6 +226,13 @@ impl StateStore {
         self.shared.inner().layers.base.progress().applied
     }
 
+    /// The state as of the last fold, and its position. As a view, it is not to be held for long.
+    pub fn folded(&self) -> (Arc<dyn Read>, Option<LogPosition>) {
+        let base = self.shared.base();
+        let position = base.progress().applied;
+        (Arc::new(view::Fixed(base)), position)
+    }
+
     /// The position of the snapshot that the file came from, until the first fold after it. Only
     /// while it is there may the state be ahead of the log.
     pub fn installed(&self) -> Option<LogPosition> {

@@ -12,6 +12,7 @@
 mod cluster;
 mod kept;
 pub mod steps;
+pub mod tally;
 mod wires;
 pub mod zio;
 
@@ -31,6 +32,7 @@ use quorate_host::gateway::edge::{ConnectionId, Edge, EdgeEvent};
 use quorate_host::gateway::{self, SessionStatus};
 use quorate_host::genesis::Genesis;
 use quorate_host::metrics::Metrics;
+use quorate_host::modules::ModuleLog;
 use quorate_host::node::assembly::{Assembly, Environment, Error, Settings, Timing, Tuning};
 use quorate_host::store::disk::Disk;
 use quorate_host::store::memory_disk::MemoryDisk;
@@ -93,8 +95,18 @@ pub struct Host {
 /// Compiled once for all tests of a process.
 fn engine() -> Arc<Engine> {
     static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
-    let make = || Arc::new(Engine::new(quorate_engine::Config::default()).unwrap());
+    let make = || {
+        let engine = Engine::new(quorate_engine::Config::default()).unwrap();
+        Arc::new(engine.with_diagnostics(Arc::new(module_log())))
+    };
     Arc::clone(ENGINE.get_or_init(make))
+}
+
+/// What modules say to that engine, on whatever node.
+fn module_log() -> ModuleLog {
+    static LOG: OnceLock<ModuleLog> = OnceLock::new();
+    let make = || ModuleLog::new(Driver::simulation(0, WALL_US));
+    LOG.get_or_init(make).clone()
 }
 
 pub fn limits() -> Limits {
@@ -162,6 +174,7 @@ pub fn prepare(
         genesis: Arc::new(Genesis::new(limits(), KV.to_vec())),
         metrics: Arc::new(Metrics::new()),
         recent: Arc::default(),
+        module_log: module_log(),
     };
     Prepared {
         settings,

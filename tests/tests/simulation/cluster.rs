@@ -15,6 +15,7 @@ use quorate_host::drive::Driver;
 use quorate_host::gateway;
 use quorate_host::genesis::Genesis;
 use quorate_host::metrics::Metrics;
+use quorate_host::modules::ModuleLog;
 use quorate_host::node::assembly::{Assembly, Environment, Settings, Timing, Tuning};
 use quorate_host::store::log;
 use quorate_host::store::memory_disk::{Fault, MemoryDisk};
@@ -170,6 +171,7 @@ impl Cluster {
             genesis: self.genesis.clone(),
             metrics: Arc::new(Metrics::new()),
             recent: Arc::new(Recent::default()),
+            module_log: ModuleLog::new(driver.clone()),
         };
         let settings = settings(id, &nodes);
         let (started, start) = oneshot::channel();

@@ -6,6 +6,7 @@ use futures::FutureExt;
 use quorate_core::module::{Instance, Manifest, ModuleHash, ModuleLimits, Rejected};
 
 use super::*;
+use crate::modules::{Loader, ModuleLog};
 use crate::store::log::{Config, Expected};
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::state::Options;
@@ -56,13 +57,19 @@ fn machine() -> (
         Options::default(),
     );
     let state = state.unwrap();
+    let modules: Arc<dyn quorate_core::module::Modules> = Arc::new(NoModules);
+    let observers = Observers {
+        loader: Loader::new(driver.clone(), state.clone(), Arc::clone(&modules)),
+        said: ModuleLog::new(driver.clone()),
+    };
     let applier = Applier::new(
         state.clone(),
-        Arc::new(NoModules),
+        modules,
         Skips::open(of_state).unwrap(),
         Arc::default(),
         Arc::new(Metrics::new()),
         driver,
+        observers,
     );
     let (machine, apply_loop, ending) = Machine::new(applier, log.clone(), Arc::default());
     (machine, apply_loop, ending, state, log)

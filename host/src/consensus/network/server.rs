@@ -25,6 +25,7 @@ use super::acknowledged::Acknowledged;
 use super::{Refused, Relays, Service};
 use crate::drive::Driver;
 use crate::metrics::{Metrics, Peer};
+use crate::modules::Loader;
 use crate::store::BoxFuture;
 use crate::store::disk::Disk;
 use crate::store::log::LogStore;
@@ -48,6 +49,8 @@ pub struct Serving {
     pub disk: Arc<dyn Disk>,
     /// Compiles what a snapshot has in force before it is installed.
     pub modules: Arc<dyn Modules>,
+    /// Loads modules before they are put in force.
+    pub loader: Loader,
     /// Time and tasks.
     pub driver: Driver,
     /// Counters.
@@ -233,6 +236,10 @@ impl PeerService {
             Kind::SnapshotBegin => {
                 let begin = SnapshotBegin::decode(&body).map_err(refused)?;
                 self.begin_snapshot(begin).await
+            }
+            Kind::ModuleReady => {
+                let hash = rpc::asked_ready(&body).map_err(refused)?;
+                Ok(self.serving.loader.readiness(hash).encode())
             }
             Kind::SnapshotChunk => self.take_chunk(&body).await,
             Kind::SnapshotInstall => {
