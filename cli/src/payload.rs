@@ -129,6 +129,7 @@ impl Viewer {
             kind,
             json: Some(json),
             payload: None,
+            index: None,
         };
         let answer = self.ask(&request, deadline).await?;
         answer
@@ -138,19 +139,20 @@ impl Viewer {
             .ok_or_else(unreadable)
     }
 
-    /// What came back, in the form in which the question was given. Trouble with the form is no
-    /// failure: what was asked for is done.
+    /// What came back as of entry `index`, in the form in which the question was given. Trouble with the
+    /// form is no failure: what was asked for is done.
     pub(crate) async fn show(
         &self,
         kind: PayloadKind,
         payload: Vec<u8>,
+        index: u64,
         form: Form,
         deadline: Instant,
     ) -> Shown {
         if form == Form::Bytes {
             return Shown::Bytes(payload);
         }
-        match self.json(kind, &payload, deadline).await {
+        match self.json(kind, &payload, Some(index), deadline).await {
             Ok(json) => Shown::Json(json),
             Err(failure) => {
                 tracing::warn!(
@@ -162,17 +164,19 @@ impl Viewer {
         }
     }
 
-    /// JSON of a payload.
+    /// JSON of a payload, by the module that was in force at `index`, or the one that is.
     pub(crate) async fn json(
         &self,
         kind: PayloadKind,
         payload: &[u8],
+        index: Option<u64>,
         deadline: Instant,
     ) -> Result<Box<RawValue>, Box<Failure>> {
         let request = ViewRequest {
             kind,
             json: None,
             payload: Some(hex(payload)),
+            index,
         };
         self.ask(&request, deadline)
             .await?

@@ -199,7 +199,9 @@ pub(crate) async fn call_failure(
 async fn rejected(viewer: &Viewer, rejection: Rejection, deadline: Instant) -> Box<Failure> {
     match rejection {
         Rejection::Application { code, payload } => {
-            let json = viewer.json(PayloadKind::Error, &payload, deadline).await;
+            let json = viewer
+                .json(PayloadKind::Error, &payload, None, deadline)
+                .await;
             let error = match json {
                 Ok(json) => json.get().to_owned(),
                 Err(_) => readable(payload),

@@ -42,6 +42,14 @@ pub fn activations(state: &dyn Read) -> Result<Vec<(u64, Activation)>, Fault> {
     all(state, keys::activations(), keys::index_of_activation)
 }
 
+/// The module that was in force at an entry of the log, if that is still known.
+pub fn in_force_at(activations: &[(u64, Activation)], index: u64) -> Option<ModuleHash> {
+    let mut newest_first = activations.iter().rev();
+    newest_first
+        .find(|(since, _)| *since <= index)
+        .map(|(_, activation)| activation.hash)
+}
+
 /// The other module that was in force before the one that is.
 pub fn previous(activations: &[(u64, Activation)]) -> Option<ModuleHash> {
     let (_, newest) = activations.last()?;

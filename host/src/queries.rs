@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::context::{Access, Context};
+use quorate_core::library;
 use quorate_core::module::{ModuleHash, Modules, Outcome as Returned, Trap};
 use quorate_core::query::{self, Queried};
 use quorate_core::state::{Fault, Read};
@@ -33,6 +34,12 @@ pub enum ViewError {
     /// No module is in force.
     #[error("no module is in force")]
     NoModule,
+    /// This node has not applied the entry.
+    #[error("the node has not applied entry {0}")]
+    Behind(u64),
+    /// The module that was in force at the entry is not kept.
+    #[error("the module that was in force at entry {0} is not kept any more")]
+    Forgotten(u64),
     /// The module does not export the conversions.
     #[error("the module does not show its payloads as JSON")]
     NotOffered,
@@ -108,13 +115,15 @@ impl Queries {
         kind: PayloadKind,
         json: &str,
     ) -> Result<Vec<u8>, ViewError> {
-        self.convert(view, |hash, limits| {
+        let module = active(&**view)?;
+        self.convert(view, module, |limits| {
             self.engine
-                .payload_from_json(hash, limits, kind, json, DEADLINE_TICKS)
+                .payload_from_json(module, limits, kind, json, DEADLINE_TICKS)
         })
     }
 
-    /// Turns a payload into JSON with the active module's own export. Blocks.
+    /// Turns a payload into JSON with the own export of the module that was in force at entry `index`
+    /// of those that `view` has seen, or of the active one. Blocks.
     ///
     /// # Errors
     /// As [`ViewError`] says.
@@ -123,10 +132,15 @@ impl Queries {
         view: &Arc<dyn Read>,
         kind: PayloadKind,
         payload: &[u8],
+        index: Option<u64>,
     ) -> Result<String, ViewError> {
-        let json = self.convert(view, |hash, limits| {
+        let module = match index {
+            Some(index) => module_at(&**view, index)?,
+            None => active(&**view)?,
+        };
+        let json = self.convert(view, module, |limits| {
             self.engine
-                .payload_to_json(hash, limits, kind, payload, DEADLINE_TICKS)
+                .payload_to_json(module, limits, kind, payload, DEADLINE_TICKS)
         })?;
         String::from_utf8(json)
             .map_err(|_| ViewError::Refused("it did not return UTF-8".to_owned()))
@@ -135,16 +149,14 @@ impl Queries {
     fn convert(
         &self,
         view: &Arc<dyn Read>,
+        module: ModuleHash,
         call: impl FnOnce(
-            ModuleHash,
             &quorate_core::module::ModuleLimits,
         ) -> Result<quorate_core::module::Ran, QueryError>,
     ) -> Result<Vec<u8>, ViewError> {
-        let active = query::active_module(&**view)?;
-        let active = active.ok_or(ViewError::NoModule)?;
-        self.load(view, active.hash)?;
+        self.load(view, module)?;
         let limits = query::limits(&**view)?;
-        let ran = call(active.hash, &limits.module).map_err(|error| match error {
+        let ran = call(&limits.module).map_err(|error| match error {
             QueryError::Fault(fault) => ViewError::Fault(fault),
             _ => ViewError::Busy,
         })?;
@@ -157,6 +169,22 @@ impl Queries {
             Ok(Returned::More(_)) => Err(ViewError::Refused(Trap::BadOutcome.slug().to_owned())),
             Err(trap) => Err(ViewError::Refused(trap.slug().to_owned())),
         }
+    }
+}
+
+fn active(view: &dyn Read) -> Result<ModuleHash, ViewError> {
+    let active = query::active_module(view)?;
+    active.map(|active| active.hash).ok_or(ViewError::NoModule)
+}
+
+/// The module that was in force at an entry, if its code is kept.
+fn module_at(view: &dyn Read, index: u64) -> Result<ModuleHash, ViewError> {
+    let forgotten = ViewError::Forgotten(index);
+    let activations = library::activations(view)?;
+    let module = library::in_force_at(&activations, index).ok_or_else(|| forgotten.clone())?;
+    match library::module(view, module)? {
+        Some(record) if record.present == record.total => Ok(module),
+        _ => Err(forgotten),
     }
 }
 

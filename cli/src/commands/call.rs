@@ -39,9 +39,10 @@ pub(crate) async fn run(arguments: &Call, options: &Options) -> Result<Exit, Box
         Ok(applied) => applied,
         Err(error) => return Err(session.fail(error, deadline).await),
     };
+    let (index, response) = (applied.commit_index.get(), applied.response);
     let shown = session
         .viewer
-        .show(PayloadKind::Response, applied.response, form, deadline)
+        .show(PayloadKind::Response, response, index, form, deadline)
         .await;
     session.close().await;
     match options.output {

@@ -87,8 +87,9 @@ async fn show(
     options: &Options,
     deadline: Instant,
 ) -> Result<(), Box<Failure>> {
+    let index = answer.applied_index.get();
     let shown = viewer
-        .show(PayloadKind::Answer, answer.answer, form, deadline)
+        .show(PayloadKind::Answer, answer.answer, index, form, deadline)
         .await;
     match options.output {
         Format::Text => print(&shown.text()),

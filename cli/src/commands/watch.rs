@@ -90,7 +90,7 @@ async fn show(
 ) -> Result<(), Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
     let json = viewer
-        .json(PayloadKind::Request, &request.payload, deadline)
+        .json(PayloadKind::Request, &request.payload, None, deadline)
         .await?;
     let time = rfc3339(request.created_at);
     if options.output == Format::Json {

@@ -153,11 +153,14 @@ impl AdminSource for Source {
         &self,
         kind: PayloadKind,
         payload: Vec<u8>,
+        index: Option<u64>,
     ) -> BoxFuture<'_, Result<String, ViewError>> {
         let refused = ViewError::Refused {
             message: "not a response".to_owned(),
         };
         let result = match kind {
+            _ if index == Some(9) => Err(ViewError::Behind { index: 9 }),
+            _ if index == Some(1) => Err(ViewError::Forgotten { index: 1 }),
             PayloadKind::Response => Ok(String::from_utf8(payload).unwrap()),
             PayloadKind::Answer => Err(ViewError::NotOffered),
             _ => Err(refused),
@@ -397,6 +400,21 @@ async fn bad_requests_are_refused_in_json() {
             r#"{"kind":"request","payload":"0g"}"#,
             "HTTP/1.1 400 Bad Request",
             "invalid-request",
+        ),
+        (
+            r#"{"kind":"command","json":1,"index":"7"}"#,
+            "HTTP/1.1 400 Bad Request",
+            "invalid-request",
+        ),
+        (
+            r#"{"kind":"response","payload":"00","index":"9"}"#,
+            "HTTP/1.1 503 Service Unavailable",
+            "behind",
+        ),
+        (
+            r#"{"kind":"response","payload":"00","index":"1"}"#,
+            "HTTP/1.1 410 Gone",
+            "module-forgotten",
         ),
         (&long, "HTTP/1.1 413 Payload Too Large", "too-large"),
         (

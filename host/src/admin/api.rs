@@ -72,11 +72,13 @@ pub trait AdminSource: Send + Sync + 'static {
         json: String,
     ) -> BoxFuture<'_, Result<Vec<u8>, ViewError>>;
 
-    /// JSON from a payload, by the module in force, with a deadline of the source's own.
+    /// JSON from a payload, by the module that was in force at entry `index`, or the one that is; with
+    /// a deadline of the source's own.
     fn payload_to_json(
         &self,
         kind: PayloadKind,
         payload: Vec<u8>,
+        index: Option<u64>,
     ) -> BoxFuture<'_, Result<String, ViewError>>;
 }
 
@@ -246,6 +248,11 @@ pub struct ViewRequest {
     /// The payload to turn into JSON, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+    /// With `payload`: the entry of the log at which it was written. The module that was in force
+    /// there knows it; without, it is taken for one of the module that is in force now.
+    #[serde(default, with = "text::option")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
 }
 
 /// A field that is there: its `null` is a value as any other.
@@ -272,6 +279,18 @@ pub enum ViewError {
     /// No module is in force yet.
     #[error("no module is in force yet")]
     NoModule,
+    /// This node has not applied the entry that was named.
+    #[error("the node has not applied entry {index}")]
+    Behind {
+        /// The entry.
+        index: u64,
+    },
+    /// The module that was in force there is not kept any more.
+    #[error("the module that was in force at entry {index} is not kept any more")]
+    Forgotten {
+        /// The entry.
+        index: u64,
+    },
     /// The module cannot convert.
     #[error("the module does not show its payloads as JSON")]
     NotOffered,

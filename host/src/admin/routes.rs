@@ -181,7 +181,7 @@ async fn view(
     let request: ViewRequest =
         serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
     match (request.json, request.payload) {
-        (Some(json), None) => {
+        (Some(json), None) if request.index.is_none() => {
             let json = String::from(Box::<str>::from(json));
             let payload = context.source.payload_from_json(request.kind, json).await?;
             Ok(Json(ViewAnswer {
@@ -194,7 +194,7 @@ async fn view(
                 .ok_or_else(|| invalid("the payload is not hexadecimal".to_owned()))?;
             let json = context
                 .source
-                .payload_to_json(request.kind, payload)
+                .payload_to_json(request.kind, payload, request.index)
                 .await?;
             let json = RawValue::from_string(json).map_err(|error| {
                 let message = format!("the module wrote something else than JSON: {error}");
@@ -205,7 +205,9 @@ async fn view(
                 payload: None,
             }))
         }
-        _ => Err(invalid("give either `json` or `payload`".to_owned())),
+        _ => Err(invalid(
+            "give either `json`, or `payload` and perhaps `index`".to_owned(),
+        )),
     }
 }
 
@@ -256,6 +258,10 @@ impl From<ViewError> for Failure {
         let message = error.to_string();
         match error {
             ViewError::NoModule => failure(StatusCode::SERVICE_UNAVAILABLE, "no-module", message),
+            ViewError::Behind { .. } => failure(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
+                .hint("try again, or ask another node"),
+            ViewError::Forgotten { .. } => failure(StatusCode::GONE, "module-forgotten", message)
+                .hint("`quorate module list` shows what is kept"),
             ViewError::NotOffered => {
                 let hint = "give the payload as it is, with `--hex` or `--file`";
                 failure(StatusCode::NOT_IMPLEMENTED, "no-json", message).hint(hint)

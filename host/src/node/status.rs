@@ -186,16 +186,26 @@ impl NodeStatus {
         convert: impl FnOnce(
             &Queries,
             &Arc<dyn quorate_core::state::Read>,
+            u64,
         ) -> Result<T, queries::ViewError>
         + Send
         + 'static,
     ) -> Result<T, ViewError> {
         let assembly = self.started_node.get().and_then(Started::assembly);
         let assembly = assembly.ok_or(ViewError::NoModule)?;
-        let (queries, view) = (assembly.queries().clone(), assembly.state().view());
-        let converted = self.driver.blocking(move || convert(&queries, &view)).await;
+        let queries = assembly.queries().clone();
+        // In this order: the view has seen at least as much.
+        let applied = assembly
+            .state()
+            .applied()
+            .map_or(0, |applied| applied.index);
+        let view = assembly.state().view();
+        let convert = move || convert(&queries, &view, applied);
+        let converted = self.driver.blocking(convert).await;
         converted.map_err(|error| match error {
             queries::ViewError::NoModule => ViewError::NoModule,
+            queries::ViewError::Behind(index) => ViewError::Behind { index },
+            queries::ViewError::Forgotten(index) => ViewError::Forgotten { index },
             queries::ViewError::NotOffered => ViewError::NotOffered,
             queries::ViewError::Refused(message) => ViewError::Refused { message },
             queries::ViewError::Busy => ViewError::Busy,
@@ -418,14 +428,20 @@ impl AdminSource for NodeStatus {
         payload: PayloadKind,
         json: String,
     ) -> BoxFuture<'_, Result<Vec<u8>, ViewError>> {
-        Box::pin(self.convert(move |queries, view| queries.from_json(view, kind(payload), &json)))
+        Box::pin(
+            self.convert(move |queries, view, _| queries.from_json(view, kind(payload), &json)),
+        )
     }
 
     fn payload_to_json(
         &self,
         of: PayloadKind,
         payload: Vec<u8>,
+        index: Option<u64>,
     ) -> BoxFuture<'_, Result<String, ViewError>> {
-        Box::pin(self.convert(move |queries, view| queries.to_json(view, kind(of), &payload)))
+        Box::pin(self.convert(move |queries, view, applied| match index {
+            Some(index) if index > applied => Err(queries::ViewError::Behind(index)),
+            _ => queries.to_json(view, kind(of), &payload, index),
+        }))
     }
 }

@@ -82,6 +82,7 @@ impl AdminSource for Source {
         &self,
         _: PayloadKind,
         _: Vec<u8>,
+        _: Option<u64>,
     ) -> BoxFuture<'_, Result<String, ViewError>> {
         async { Err(ViewError::NoModule) }.boxed()
     }
