@@ -46,7 +46,7 @@ mod module_deploy;
     unreachable_pub,
     reason = "not every test uses everything of it"
 )]
-#[path = "../../host/tests/memory/tally.rs"]
+#[path = "../../host/tests/nodes/memory/tally.rs"]
 mod tally;
 
 #[path = "scenarios/work_queue.rs"]

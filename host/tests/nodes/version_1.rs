@@ -1,7 +1,6 @@
 //! zio-raft's clients, by their own frames, over one node in memory.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use memory::zio::{acknowledge, answered, create, pushed, request, resume};
 use memory::{Host, found, get, node_name, nonce, notification, set, watch};

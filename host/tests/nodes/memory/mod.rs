@@ -47,7 +47,7 @@ pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;
 
-pub const KV: &[u8] = include_bytes!("../../../modules/prebuilt/kv.wasm");
+pub const KV: &[u8] = include_bytes!("../../../../modules/prebuilt/kv.wasm");
 /// The name that version-1 clients are told.
 pub fn node_name(node: NodeId) -> String {
     format!("the-node-{node}")

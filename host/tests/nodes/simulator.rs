@@ -1,7 +1,6 @@
 //! What a node hands out as a snapshot is what the simulator for module authors begins with.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::fs;
 

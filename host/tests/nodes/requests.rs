@@ -1,7 +1,6 @@
 //! Requests to clients, and queries, over one node in memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use memory::{Host, done, found, get, notification, set, watch};
 use quorate_host::store::memory_disk::MemoryDisk;

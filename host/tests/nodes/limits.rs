@@ -1,7 +1,6 @@
 //! Limits are set while the cluster serves, on three nodes in memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 

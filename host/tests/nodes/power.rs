@@ -1,8 +1,7 @@
 //! Three nodes lose power at once, again and again, in the middle of traffic (FAULTS 77, 92): what a
 //! client was told is there afterwards.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! A first module that cannot be put in force, on three nodes in memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::sync::Arc;
 use std::time::Duration;

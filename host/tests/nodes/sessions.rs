@@ -1,7 +1,6 @@
 //! Sessions of version 2 over one node in memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! Clients of version 1 that are relayed, more of them, or with more, than two nodes hold: in memory, in
 //! virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A module that counts names and says which version of it did, in as many versions as a test wants.
 
-const SOURCE: &str = include_str!("../fixtures/tally.wat");
+const SOURCE: &str = include_str!("../../fixtures/tally.wat");
 
 /// A version of it.
 #[derive(Debug, Clone)]

@@ -1,8 +1,7 @@
 //! Nodes compare what they have stored: one whose file holds something else than a majority's stops,
 //! and the others serve on. In memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

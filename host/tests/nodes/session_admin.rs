@@ -1,7 +1,6 @@
 //! What operators see of sessions, and how they close one: over nodes in memory, in virtual time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use memory::{Cluster, Host, Opened, Peer, done, nonce, set, until, watch};
 use quorate_host::admin::{Session, SessionError};

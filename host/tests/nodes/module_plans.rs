@@ -1,7 +1,6 @@
 //! Plans: what a module would do, found out on copies of the state of a live node.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! An older copy of a node's data directory is put back (FAULTS 71).
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,7 @@
 //! Many clients in memory, in virtual time, that together ask for more than a node holds: by bytes of
 //! one node, by number of a leader that reaches nobody, so that nothing is answered meanwhile.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use memory::{Cluster, Host, Peer, done, get, set};
 use quorate_host::store::memory_disk::MemoryDisk;

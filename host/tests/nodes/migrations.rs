@@ -1,8 +1,7 @@
 //! Migrations in steps, on three nodes in memory, in virtual time: whoever leads goes on, through
 //! crashes and snapshots, and clients wait meanwhile.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Clients of version 1 that stay at a follower, in virtual time: it relays them to the leader.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! Modules put in force, replaced and taken back while a cluster serves: nodes in memory, in virtual
 //! time.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@
     reason = "tests, some of which ask the runtime for its virtual time"
 )]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

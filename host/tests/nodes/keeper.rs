@@ -1,12 +1,11 @@
 //! Nodes that cannot go on, in virtual time: what may pass is tried again, what would panic again waits
 //! for an operator, and the cluster serves meanwhile if it can.
-#![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(
     clippy::disallowed_methods,
     reason = "the clock of these tests is paused"
 )]
 
-mod memory;
+use crate::memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

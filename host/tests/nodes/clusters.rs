@@ -1,7 +1,6 @@
 //! Three nodes in memory, in virtual time: what a cluster does that one node cannot.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-mod memory;
+use crate::memory;
 
 use std::time::Duration;
 
