@@ -87,6 +87,8 @@ slugs! {
     ModuleDataTooLarge = "module-data-too-large",
     /// Not all bytes of a module are kept.
     ModuleIncomplete = "module-incomplete",
+    /// A migration in steps is under way.
+    ModuleMigrating = "module-migrating",
     /// `init` or `migrate` failed.
     ModuleMigrationFailed = "module-migration-failed",
     /// Another module than the one whose data is there.
@@ -99,6 +101,8 @@ slugs! {
     ModuleNotEverywhere = "module-not-everywhere",
     /// Nodes do not have a module ready.
     ModuleNotReady = "module-not-ready",
+    /// A plan's migration went on too long.
+    ModulePlanUnfinished = "module-plan-unfinished",
     /// A module breaks a rule of admission.
     ModuleRejected = "module-rejected",
     /// No migration leads to a module.

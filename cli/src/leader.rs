@@ -127,7 +127,7 @@ impl<'a> Leader<'a> {
         send: impl AsyncFn(String, Instant) -> Result<T, http::Error>,
     ) -> Result<T, Box<Failure>> {
         // One attempt that may have been done makes the whole unknown.
-        let mut unknown = None;
+        let mut unknown: Option<Box<Failure>> = None;
         loop {
             let asked = match self.known.take() {
                 Some(admin) => Some(admin),
@@ -148,7 +148,14 @@ impl<'a> Leader<'a> {
             };
             match next {
                 Next::Ask(admin) => self.known = Some(admin),
-                Next::Fail(failure) => return Err(failure),
+                Next::Fail(failure) => {
+                    let is_late = failure.slug() == Slug::ModuleSuperseded;
+                    return Err(match unknown {
+                        // What superseded it may have come after what an attempt before this did.
+                        Some(unknown) if is_late => unknown.and(*failure),
+                        _ => failure,
+                    });
+                }
                 Next::Look(failure) => {
                     if failure.slug() == Slug::OutcomeUnknown {
                         unknown = Some(failure.clone());

@@ -13,7 +13,7 @@ use quorate_protocol::SessionId;
 use crate::context::{Access, Context};
 use crate::entry::{Entry, Operation};
 use crate::keys;
-use crate::limits::{CORE_LEVEL, Limits};
+use crate::limits::Limits;
 use crate::meter::{InProgress, Meter, Part};
 use crate::module::{Modules, Trap};
 use crate::overlay::{Overlay, get_through};
@@ -327,8 +327,9 @@ impl<'a> Applying<'a> {
             Operation::Reinstall {
                 expected,
                 hash,
+                drops,
                 argument,
-            } => self.reinstall(*expected, *hash, argument),
+            } => self.reinstall(*expected, *hash, *drops, argument),
             Operation::SetLimits(limits) => self.set_limits(limits),
             Operation::RaiseLevels { core, engine } => self.raise_levels(*core, *engine),
             Operation::Checkpoint { start, end } => Ok(self.checkpoint(start, end)),
@@ -362,13 +363,8 @@ impl<'a> Applying<'a> {
     }
 
     fn raise_levels(&mut self, core: u32, engine: u32) -> Result<OperationResult, Fault> {
-        if core > CORE_LEVEL {
-            return Err(Fault::new(format!(
-                "entry {} raises the core level to {core}; this binary knows levels up to \
-                 {CORE_LEVEL}: it needs a newer one",
-                self.index
-            )));
-        }
+        crate::query::supports(Levels { core, engine }, self.modules)
+            .map_err(|fault| Fault::new(format!("entry {}: {}", self.index, fault.message)))?;
         let levels: Levels = self.get(keys::LEVELS)?.unwrap_or_default();
         let raised = Levels {
             core: core.max(levels.core),

@@ -32,6 +32,35 @@ pub struct Entry {
     pub operations: Vec<Operation>,
 }
 
+/// What an operation that begins anew may drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drops {
+    /// Nothing: if there is data or a timer at its index, it is a no-op.
+    Nothing,
+    /// The module's data and timers.
+    Data,
+}
+
+impl Drops {
+    fn encode(self, out: &mut Writer) {
+        out.u8(match self {
+            Self::Nothing => 1,
+            Self::Data => 2,
+        });
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match input.u8()? {
+            1 => Ok(Self::Nothing),
+            2 => Ok(Self::Data),
+            other => Err(DecodeError::Unknown {
+                what: "drops",
+                value: other.into(),
+            }),
+        }
+    }
+}
+
 /// How the ids of a session's commands arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sequence {
@@ -163,12 +192,14 @@ pub enum Operation {
         /// The step that is next; of any other one this is a no-op.
         number: u32,
     },
-    /// Puts a module in force over no data: what the one in force had is dropped, its timers too.
+    /// Puts a module in force over no data, of whatever name.
     Reinstall {
         /// The module in force when this was decided; with another one this is a no-op.
         expected: ModuleHash,
         /// The module to put in force; its chunks are complete.
         hash: ModuleHash,
+        /// Whether there may be data of the one in force, which is dropped then.
+        drops: Drops,
         /// For `init`.
         argument: Vec<u8>,
     },
@@ -380,9 +411,12 @@ impl Operation {
             Self::Reinstall {
                 expected,
                 hash,
+                drops,
                 argument,
             } => {
-                out.u8(21).raw(&expected.0).raw(&hash.0).bytes(argument);
+                out.u8(21).raw(&expected.0).raw(&hash.0);
+                drops.encode(out);
+                out.bytes(argument);
             }
         }
     }
@@ -475,6 +509,7 @@ impl Operation {
             21 => Self::Reinstall {
                 expected: ModuleHash(input.array()?),
                 hash: ModuleHash(input.array()?),
+                drops: Drops::decode(input)?,
                 argument: input.bytes()?.to_vec(),
             },
             other => {

@@ -42,6 +42,22 @@ pub fn activations(state: &dyn Read) -> Result<Vec<(u64, Activation)>, Fault> {
     all(state, keys::activations(), keys::index_of_activation)
 }
 
+/// Whether the module in force has neither data nor timers.
+///
+/// # Errors
+/// A [`Fault`].
+pub fn is_empty(state: &dyn Read) -> Result<bool, Fault> {
+    let mut is_empty = true;
+    for (start, end) in [keys::module_data(), keys::timers()] {
+        let mut visit = |_: &[u8], _: &Value| {
+            is_empty = false;
+            Visit::Stop
+        };
+        state.scan(&start, Some(&end), Order::Ascending, &mut visit)?;
+    }
+    Ok(is_empty)
+}
+
 /// The module that was in force at an entry of the log, if that is still known.
 pub fn in_force_at(activations: &[(u64, Activation)], index: u64) -> Option<ModuleHash> {
     let mut newest_first = activations.iter().rev();

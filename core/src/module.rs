@@ -173,6 +173,10 @@ pub trait Modules: fmt::Debug + Send + Sync {
     /// Whether `hash` is loaded.
     fn is_loaded(&self, hash: ModuleHash) -> bool;
 
+    /// The newest engine level (configuration, cost table, limits) that this can run at. At equal
+    /// levels results are equal, down to fuel.
+    fn level_max(&self) -> u32;
+
     /// A fresh instance of loaded code.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use quorate_protocol::{Generation, RequestId, SessionId};
 use crate::apply::read;
 use crate::before::StateBefore;
 use crate::keys;
-use crate::limits::Limits;
+use crate::limits::{CORE_LEVEL, Limits};
 use crate::module::{Manifest, ModuleHash, Modules};
 use crate::records::{
     ActiveModule, Levels, Meta, Migration, OutboxEntry, Profile, Progress, Record,
@@ -39,6 +39,25 @@ pub fn limits(state: &dyn Read) -> Result<Limits, Fault> {
 /// A [`Fault`].
 pub fn levels(state: &dyn Read) -> Result<Levels, Fault> {
     Ok(read(state, keys::LEVELS)?.unwrap_or_default())
+}
+
+/// Whether this binary can go on with a cluster at these levels.
+///
+/// # Errors
+/// A [`Fault`] that says which levels it knows, if it cannot.
+pub fn supports(levels: Levels, modules: &dyn Modules) -> Result<(), Fault> {
+    let known = Levels {
+        core: CORE_LEVEL,
+        engine: modules.level_max(),
+    };
+    if levels.core <= known.core && levels.engine <= known.engine {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the cluster is at core level {} and engine level {}, and this binary knows them up to {} and \
+         {}: it needs a newer one",
+        levels.core, levels.engine, known.core, known.engine
+    )))
 }
 
 /// The genesis mark, if genesis is complete.
@@ -88,11 +107,12 @@ pub fn visible(state: Arc<dyn Read>) -> Result<Arc<dyn Read>, Fault> {
 }
 
 /// Loads the module in force, if there is one, so that it can be instantiated; and the one that a
-/// migration leads to.
+/// migration leads to. What a node does with a state that it has not made itself.
 ///
 /// # Errors
-/// A [`Fault`] if this node cannot.
+/// A [`Fault`] if this node cannot, or the state is of a level that it does not know.
 pub fn load_active(state: &dyn Read, modules: &dyn Modules) -> Result<Option<Manifest>, Fault> {
+    supports(levels(state)?, modules)?;
     if let Some(migration) = migration(state)? {
         load_module(state, modules, migration.next.hash)?;
     }

@@ -485,6 +485,8 @@ pub enum NotActivated {
     },
     /// `init` or `migrate` failed; the state is what it was.
     Failed(Response),
+    /// There is data, and it was not to be dropped.
+    NotEmpty,
     /// More of it is to be dropped than one entry may.
     DataTooLarge {
         /// Keys and timers that one entry drops.
@@ -502,6 +504,7 @@ impl NotActivated {
             Self::OtherName => "module-name",
             Self::NoMigration { .. } => "module-state-version",
             Self::Failed(_) => "module-migration-failed",
+            Self::NotEmpty => "module-not-empty",
             Self::DataTooLarge { .. } => "module-data-too-large",
         }
     }
@@ -517,6 +520,7 @@ impl NotActivated {
             Self::NoMigration { from, to } => {
                 format!("no migration leads from state version {from} to {to}")
             }
+            Self::NotEmpty => "the module in force has data by now, or a timer".to_owned(),
             Self::DataTooLarge { keys_max } => {
                 format!("its data has more than {keys_max} keys, and is not dropped at once")
             }

@@ -4,7 +4,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_core::codec::DecodeError;
-use quorate_core::entry::{CHUNK_BYTES_MAX, ENTRY_FORMAT, Entry, Operation, Sequence};
+use quorate_core::entry::{CHUNK_BYTES_MAX, Drops, ENTRY_FORMAT, Entry, Operation, Sequence};
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash};
 use quorate_core::records::{
@@ -135,10 +135,13 @@ fn any_operation() -> impl Strategy<Value = Operation> {
                 argument,
             }
         }),
-        (hash(), hash(), bytes()).prop_map(|(expected, hash, argument)| Operation::Reinstall {
-            expected,
-            hash,
-            argument,
+        (hash(), hash(), any::<bool>(), bytes()).prop_map(|(expected, hash, drops, argument)| {
+            Operation::Reinstall {
+                expected,
+                hash,
+                drops: if drops { Drops::Data } else { Drops::Nothing },
+                argument,
+            }
         }),
         limits.prop_map(Operation::SetLimits),
         any::<(u32, u32)>().prop_map(|(core, engine)| Operation::RaiseLevels { core, engine }),

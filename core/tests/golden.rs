@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use quorate_core::entry::{Entry, Operation, Sequence};
+use quorate_core::entry::{Drops, Entry, Operation, Sequence};
 use quorate_core::keys;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash, Trap};
@@ -110,7 +110,7 @@ pub(crate) fn entries() -> Vec<(&'static str, Entry)> {
         ("remove", Operation::RemoveModule { hash }),
         ("migration-step", Operation::MigrationStep { number: 0x0102_0304 }),
         ("reinstall", Operation::Reinstall {
-            expected: ModuleHash(sequence(0x60)), hash, argument: b"arg".to_vec(),
+            expected: ModuleHash(sequence(0x60)), hash, drops: Drops::Data, argument: b"arg".to_vec(),
         }),
     ];
     let entry = |operations| Entry {

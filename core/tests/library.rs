@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use quorate_core::context::MODULE_DATA;
-use quorate_core::entry::{CHUNK_BYTES_MAX, Operation};
-use quorate_core::library;
+use quorate_core::entry::{CHUNK_BYTES_MAX, Drops, Operation};
 use quorate_core::limits::Limits;
 use quorate_core::module::{Export, Trap};
 use quorate_core::query;
 use quorate_core::records::{Manner, MigrationDirection, NotActivated};
 use quorate_core::result::{OperationResult, Refusal, Response};
+use quorate_core::{keys, library};
 
 use crate::support::*;
 
@@ -40,7 +40,18 @@ fn reinstall(expected: &Code, code: &Code) -> Operation {
     Operation::Reinstall {
         expected: expected.hash(),
         hash: code.hash(),
+        drops: Drops::Data,
         argument: b"argument".to_vec(),
+    }
+}
+
+/// As [`reinstall`], decided when there was no data.
+fn install_over(expected: &Code, code: &Code) -> Operation {
+    Operation::Reinstall {
+        expected: expected.hash(),
+        hash: code.hash(),
+        drops: Drops::Nothing,
+        argument: Vec::new(),
     }
 }
 
@@ -148,6 +159,30 @@ fn reinstallation_is_a_no_op_unless_what_it_expects_is_in_force() {
         not_expected,
         "not twice"
     );
+}
+
+#[test]
+fn what_was_decided_over_an_empty_store_drops_nothing_that_came_in_meanwhile() {
+    let mut machine = in_use();
+    let first = Machine::first_module();
+    let code = another(&[]);
+    machine.apply(chunks(&code));
+    let before = machine.state_without_meta();
+    let not_empty = OperationResult::NotActivated(NotActivated::NotEmpty);
+    assert_eq!(machine.one(install_over(&first, &code)), not_empty);
+    assert_eq!(machine.state_without_meta(), before);
+    // A timer is data as well.
+    let deletions: Vec<_> = machine.data().into_keys().map(Action::Delete).collect();
+    machine.one(command(1, 2, &deletions));
+    assert!(machine.data().is_empty());
+    assert_eq!(machine.one(install_over(&first, &code)), not_empty);
+    let (start, end) = keys::timers();
+    let timers = start..end;
+    Arc::make_mut(&mut machine.state)
+        .0
+        .retain(|key, _| !timers.contains(key));
+    let activated = OperationResult::Activated { hash: code.hash() };
+    assert_eq!(machine.one(install_over(&first, &code)), activated);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Modules in the log: chunks, activation, migration and the way back.
 
 use quorate_core::codec::DecodeError;
-use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::entry::{CHUNK_BYTES_MAX, Drops, Entry, Operation};
 use quorate_core::limits::Limits;
 use quorate_core::module::{Export, Trap};
 use quorate_core::query::{self, tag};
@@ -413,6 +413,7 @@ fn operation_that_must_be_alone_is_refused_in_company() {
         Operation::Reinstall {
             expected: Machine::first_module().hash(),
             hash: code.hash(),
+            drops: Drops::Data,
             argument: Vec::new(),
         },
         Operation::RemoveModule { hash: code.hash() },
@@ -474,6 +475,7 @@ fn level_or_operation_of_a_newer_binary_stops_apply_and_says_so() {
         entry.encode()
     };
     let newer = entry(Operation::RaiseLevels { core: 2, engine: 1 });
+    let newer_engine = entry(Operation::RaiseLevels { core: 1, engine: 4 });
     let mut unknown = entry(checkpoint(b"", b""));
     // Behind format, time, seed and count.
     unknown[29] = 200;
@@ -484,7 +486,7 @@ fn level_or_operation_of_a_newer_binary_stops_apply_and_says_so() {
             value: 200
         })
     );
-    for bytes in [newer, unknown] {
+    for bytes in [newer, newer_engine, unknown] {
         let fault = quorate_core::apply::apply(&base, &machine.modules, 5, &bytes).unwrap_err();
         assert!(fault.message.contains("newer"), "{fault}");
     }

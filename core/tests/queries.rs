@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use quorate_core::context::{Access, CallError, Context};
+use quorate_core::keys;
 use quorate_core::module::{ModuleLimits, Modules, Trap};
 use quorate_core::query::{self, HEADER_BYTES, Queried, tag};
+use quorate_core::records::{Levels, Record};
 use quorate_core::state::{Order, Visit};
 
 use crate::support::*;
@@ -122,6 +124,19 @@ fn node_that_starts_loads_the_module_in_force() {
     let unknown = Code::new("9.9.9", 1).hash();
     let fault = query::load_module(&*machine.state, &machine.modules, unknown).unwrap_err();
     assert!(fault.message.contains("module-incomplete"), "{fault}");
+}
+
+#[test]
+fn node_does_not_start_over_a_state_of_a_newer_level() {
+    let mut machine = in_use();
+    let levels = Levels { core: 1, engine: 4 };
+    let state = Arc::make_mut(&mut machine.state);
+    state
+        .0
+        .insert(keys::LEVELS.to_vec(), levels.to_bytes().into());
+    let fault = query::load_active(&*machine.state, &machine.modules).unwrap_err();
+    assert!(fault.message.contains("engine level 4"), "{fault}");
+    assert!(fault.message.contains("needs a newer one"), "{fault}");
 }
 
 #[test]

@@ -431,6 +431,10 @@ impl Modules for Engine {
         lock(&self.shelf).contains(hash)
     }
 
+    fn level_max(&self) -> u32 {
+        crate::LEVEL
+    }
+
     fn instantiate(
         &self,
         hash: ModuleHash,

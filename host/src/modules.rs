@@ -16,7 +16,8 @@ mod readiness;
 mod rehearsal;
 mod upload;
 
-pub use activation::{InForce, Mode, Wish};
+pub(crate) use activation::hook;
+pub use activation::{InForce, Mode, Outcome, Wish};
 pub use error::{Error, Waiting};
 pub use library::Library;
 pub use loader::Loader;

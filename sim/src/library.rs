@@ -85,6 +85,12 @@ impl Library {
     }
 }
 
+#[cfg(feature = "wasm")]
+const LEVEL_MAX: u32 = quorate_engine::LEVEL;
+/// Code of this process has no engine that could differ.
+#[cfg(not(feature = "wasm"))]
+const LEVEL_MAX: u32 = u32::MAX;
+
 impl Modules for Library {
     fn load(
         &self,
@@ -100,6 +106,10 @@ impl Modules for Library {
 
     fn is_loaded(&self, hash: ModuleHash) -> bool {
         self.find(hash).is_some() || self.is_compiled(hash)
+    }
+
+    fn level_max(&self) -> u32 {
+        LEVEL_MAX
     }
 
     fn instantiate(

@@ -86,6 +86,10 @@ impl Modules for Recorder {
         self.library.is_loaded(hash)
     }
 
+    fn level_max(&self) -> u32 {
+        self.library.level_max()
+    }
+
     fn instantiate(
         &self,
         hash: ModuleHash,

@@ -57,12 +57,8 @@ pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, B
         return module_plan::run(&mut leader, &code, mode, options).await;
     }
     let before = look(&mut leader).await?;
-    if before.in_force.as_ref() == Some(&hash) {
-        let index = before.history.last().map_or(0, |newest| newest.index);
-        let outcome = Outcome::of(&manifest, &hash, index, "already-in-force");
-        return outcome.tell(options);
-    }
-    if mode == ModuleMode::Reinstall {
+    let is_in_force = before.in_force.as_ref() == Some(&hash);
+    if mode == ModuleMode::Reinstall && !is_in_force {
         let current = before.history.last();
         let current = current.map_or("the module in force", |newest| newest.name.as_str());
         confirm(
@@ -79,7 +75,7 @@ pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, B
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;
-    let mut outcome = Outcome::of(&manifest, &in_force.hash, in_force.index, "activated");
+    let mut outcome = Outcome::of(&manifest, &in_force);
     outcome.chunks_sent = Some(uploaded.stored);
     outcome.everywhere(options, deadline, &progress).await?;
     outcome.tell(options)
@@ -201,17 +197,12 @@ impl Wish<'_> {
         progress.begin(0, "waiting for the nodes to compile it");
         let activated = loop {
             let left = until.saturating_duration_since(Instant::now());
-            // With a majority only, the time says how long the others are waited for.
-            let round = if self.readiness.force {
-                left
-            } else {
-                left.min(ROUND)
-            };
             let wish = ModuleWish {
                 mode: self.mode,
                 expected: self.expected.clone(),
                 force: self.readiness.force,
-                wait_ms: u64::try_from(round.as_millis()).unwrap_or(u64::MAX),
+                wait_on: left > ROUND,
+                wait_ms: u64::try_from(left.min(ROUND).as_millis()).unwrap_or(u64::MAX),
                 argument: None,
             };
             let asked = leader.ask(&ACTIVATE, async |admin, deadline| {
@@ -235,7 +226,7 @@ impl Wish<'_> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Outcome {
-    outcome: &'static str,
+    outcome: String,
     name: String,
     version: String,
     state_version: u32,
@@ -248,14 +239,14 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(manifest: &Manifest, hash: &str, index: u64, outcome: &'static str) -> Self {
+    pub(super) fn of(manifest: &Manifest, in_force: &ModuleInForce) -> Self {
         Self {
-            outcome,
+            outcome: in_force.outcome.clone(),
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             state_version: manifest.state_version,
-            hash: hash.to_owned(),
-            index: index.to_string(),
+            hash: in_force.hash.clone(),
+            index: in_force.index.to_string(),
             chunks_sent: None,
             nodes: Vec::new(),
         }
@@ -324,9 +315,12 @@ impl Outcome {
                 } = self;
                 let hash = short(&self.hash);
                 let module = format!("{name} {version} ({hash}, state version {state_version})");
-                print(&match self.outcome {
+                print(&match &*self.outcome {
                     "already-in-force" => {
                         format!("{module} is already in force, since entry {index}")
+                    }
+                    "migration-given-up" => {
+                        format!("the migration was given up; {module} stays in force")
                     }
                     _ => {
                         let nodes = self.nodes.len();

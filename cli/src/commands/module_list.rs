@@ -46,11 +46,15 @@ pub(super) async fn overview(
     )
 }
 
-/// The hash of the module that `wanted` names: a version that was in force, the newest of them if
-/// several were, or the beginning of a hash.
+/// The hash of the module that `wanted` names: a version that was in force, or a name, the newest of
+/// them if several were, or the beginning of a hash.
 pub(super) fn resolve(overview: &ModuleOverview, wanted: &str) -> Result<String, Box<Failure>> {
     let mut versions = overview.history.iter().rev();
     if let Some(found) = versions.find(|known| known.version == wanted) {
+        return Ok(found.hash.clone());
+    }
+    let mut names = overview.history.iter().rev();
+    if let Some(found) = names.find(|known| known.name == wanted) {
         return Ok(found.hash.clone());
     }
     let history = overview.history.iter().map(|known| &known.hash);
@@ -122,6 +126,13 @@ fn text(overview: &ModuleOverview) -> String {
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     let mut lines: Vec<String> = lines.collect();
+    if let Some(migration) = &overview.migration {
+        let (hash, step) = (short(&migration.hash), migration.step);
+        lines.push(match migration.undoing {
+            false => format!("\nthe data is being migrated to {hash}, step {step}: commands wait"),
+            true => format!("\na migration to {hash} is taken back, step {step}: commands wait"),
+        });
+    }
     if let Some(refused) = overview.refused.last() {
         let (hash, index) = (short(&refused.hash), refused.index);
         lines.push(format!(
@@ -189,6 +200,11 @@ pub(super) mod tests {
             applied_index: 70,
             in_force: Some(hash(0xab)),
             previous: Some(hash(0xcd)),
+            migration: Some(quorate_host::admin::ModuleMigration {
+                hash: hash(0xac),
+                step: 7,
+                undoing: false,
+            }),
             history: vec![
                 activation(9, 5, "0.1.0", None),
                 activation(0xab, 20, "0.2.0", Some(9)),

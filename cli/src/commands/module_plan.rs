@@ -42,11 +42,14 @@ fn failure(plan: &ModulePlan) -> Option<Box<Failure>> {
     let migration = plan.migration.as_ref();
     if let Some(failed) = migration.filter(|migration| migration.outcome != "success") {
         let slug = Slug::of(&failed.outcome).unwrap_or(Slug::ModuleMigrationFailed);
+        let exit = match slug {
+            // It did not fail either.
+            Slug::ModulePlanUnfinished => Exit::REFUSED,
+            _ => Exit::MODULE_REJECTED,
+        };
         let message = failed.message.clone().unwrap_or_default();
-        return Some(
-            Failure::new(Exit::MODULE_REJECTED, slug, message)
-                .hint("nothing was proposed; the cluster is as it was"),
-        );
+        let failure = Failure::new(exit, slug, message);
+        return Some(failure.hint("nothing was proposed; the cluster is as it was"));
     }
     let replay = plan.replay.as_ref()?;
     let index = replay.unfaithful?;
@@ -140,10 +143,18 @@ fn describe_migration(migration: &PlannedMigration, lines: &mut Vec<(&'static st
         (
             "state",
             format!(
-                "{keys_before} keys, {bytes_before} bytes -> {keys_after} keys, {bytes_after} bytes"
+                "{} keys, {} bytes -> {} keys, {} bytes",
+                counted(*keys_before),
+                counted(*bytes_before),
+                counted(*keys_after),
+                counted(*bytes_after)
             ),
         ),
     ]);
+}
+
+fn counted(count: Option<u64>) -> String {
+    count.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
 fn describe_replay(replay: &PlannedReplay, lines: &mut Vec<(&'static str, String)>) {
@@ -226,10 +237,10 @@ mod tests {
                 keys_read: 30,
                 keys_written: 20,
                 keys_deleted: 10,
-                keys_before: 10,
-                bytes_before: 1000,
-                keys_after: 20,
-                bytes_after: 2000,
+                keys_before: Some(10),
+                bytes_before: Some(1000),
+                keys_after: Some(20),
+                bytes_after: Some(2000),
                 ..PlannedMigration::default()
             }),
             replay: Some(PlannedReplay {

@@ -18,10 +18,6 @@ pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit,
     let before = look(&mut leader).await?;
     let hash = target(&before, arguments.module.as_deref())?;
     let manifest = manifest(&before, &hash)?;
-    if before.in_force.as_ref() == Some(&hash) {
-        let index = before.history.last().map_or(0, |newest| newest.index);
-        return Outcome::of(&manifest, &hash, index, "already-in-force").tell(options);
-    }
     let progress = Progress::new(options);
     let wish = Wish {
         hash,
@@ -30,7 +26,7 @@ pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit,
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;
-    let mut outcome = Outcome::of(&manifest, &in_force.hash, in_force.index, "activated");
+    let mut outcome = Outcome::of(&manifest, &in_force);
     outcome.everywhere(options, deadline, &progress).await?;
     outcome.tell(options)
 }
@@ -38,11 +34,15 @@ pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit,
 fn target(before: &ModuleOverview, wanted: Option<&str>) -> Result<String, Box<Failure>> {
     match wanted {
         Some(wanted) => resolve(before, wanted),
-        None => before.previous.clone().ok_or_else(|| {
-            let text = "no other module was in force before this one";
-            Failure::new(Exit::REFUSED, Slug::ModuleUnknown, text)
-        }),
+        // What a migration leads away from is what it is rolled back to.
+        None if before.migration.is_some() => before.in_force.clone().ok_or_else(nothing_before),
+        None => before.previous.clone().ok_or_else(nothing_before),
     }
+}
+
+fn nothing_before() -> Box<Failure> {
+    let text = "no other module was in force before this one";
+    Failure::new(Exit::REFUSED, Slug::ModuleUnknown, text)
 }
 
 /// Only what was in force can be again by this.

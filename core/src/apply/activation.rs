@@ -1,9 +1,7 @@
 //! Modules in the log: chunks, activation, migration.
 
-use sha2::{Digest, Sha256};
-
 use super::invoke::{Called, input, tag};
-use super::{Applying, decode, read, skip};
+use super::{Applying, decode, skip};
 use crate::entry::CHUNK_BYTES_MAX;
 use crate::keys;
 use crate::library;
@@ -220,22 +218,10 @@ pub(super) fn check(
     hash: ModuleHash,
     limits: &Limits,
 ) -> Result<Result<Manifest, NotActivated>, Fault> {
-    let Some(record) = read::<ModuleRecord>(state, &keys::module(hash))? else {
+    let code = library::code(state, hash)?;
+    let Some(code) = code.filter(|code| library::hash_of(code) == hash) else {
         return Ok(Err(NotActivated::Incomplete));
     };
-    if record.present != record.total {
-        return Ok(Err(NotActivated::Incomplete));
-    }
-    let mut code = Vec::new();
-    for number in 0..record.total {
-        match state.get(&keys::module_chunk(hash, number))? {
-            Some(chunk) => code.extend_from_slice(&chunk),
-            None => return Ok(Err(NotActivated::Incomplete)),
-        }
-    }
-    if <[u8; 32]>::from(Sha256::digest(&code)) != hash.0 {
-        return Ok(Err(NotActivated::Incomplete));
-    }
     let verdict = modules.load(hash, &code, &limits.module)?;
     Ok(verdict.map_err(NotActivated::Rejected))
 }

@@ -3,6 +3,7 @@
 use super::activation::check;
 use super::invoke::tag;
 use super::{Applying, skip};
+use crate::entry::Drops;
 use crate::keys;
 use crate::library::{self, ACTIVATIONS_MAX, REINSTALL_KEYS_MAX};
 use crate::module::{Export, ModuleHash};
@@ -34,12 +35,14 @@ impl Applying<'_> {
         Ok(())
     }
 
-    /// Drops the module's data and timers, and installs another module, of whatever name. Sessions,
-    /// what they were answered, and requests that wait for them stay.
+    /// Installs another module, of whatever name, over no data: what there is is dropped, with the
+    /// timers, or, unless `drops` allows that, nothing is done. Sessions, what they were answered, and
+    /// requests that wait for them stay.
     pub(super) fn reinstall(
         &mut self,
         expected: ModuleHash,
         hash: ModuleHash,
+        drops: Drops,
         argument: &[u8],
     ) -> Result<OperationResult, Fault> {
         let not = |why| Ok(OperationResult::NotActivated(why));
@@ -56,6 +59,10 @@ impl Applying<'_> {
             Ok(manifest) => manifest,
             Err(why) => return not(why),
         };
+        // Decided here: commands may have come in after whoever proposed this looked.
+        if drops == Drops::Nothing && !library::is_empty(&**self.base)? {
+            return not(NotActivated::NotEmpty);
+        }
         let (mut data, mut timers) = (Vec::new(), Vec::new());
         let mut room = REINSTALL_KEYS_MAX;
         let has_room = self.collect(keys::module_data(), &mut room, &mut data)?

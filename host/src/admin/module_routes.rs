@@ -101,9 +101,10 @@ pub(super) async fn activate(
         hash,
         mode: mode(wish.mode),
         expected: wish.expected.as_deref().map(parsed).transpose()?,
-        quorum: match wish.force {
-            true => Quorum::Majority,
-            false => Quorum::All,
+        quorum: match (wish.force, wish.wait_on) {
+            (true, false) => Quorum::Majority,
+            (true, true) => Quorum::MajorityOnceCompiled,
+            (false, _) => Quorum::All,
         },
         wait: Duration::from_millis(wish.wait_ms).min(WAIT_MAX),
         argument: match wish.argument {
@@ -182,6 +183,7 @@ impl From<Error> for Failure {
             | Error::OtherName { .. }
             | Error::NotEmpty { .. }
             | Error::NoMigration { .. }
+            | Error::Migrating
             | Error::NotActivated(_) => StatusCode::CONFLICT,
         };
         let told = failure(status, error.code(), error.to_string());

@@ -43,12 +43,27 @@ pub struct ModuleOverview {
     pub in_force: Option<String>,
     /// Hash of the other module that was in force before: what a rollback goes back to.
     pub previous: Option<String>,
+    /// A migration in steps that is under way: until it has ended, commands wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<ModuleMigration>,
     /// What was put in force, oldest first. The oldest are forgotten.
     pub history: Vec<ModuleActivation>,
     /// What is kept, in order of hash.
     pub kept: Vec<KeptModule>,
     /// What was not put in force, as far as this node saw it since its process began, oldest first.
     pub refused: Vec<ModuleRefused>,
+}
+
+/// A migration in steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ModuleMigration {
+    /// SHA-256 of the module that is in force once it has succeeded.
+    pub hash: String,
+    /// The step that is next, those that take it back included.
+    pub step: u32,
+    /// Whether it failed, or was given up, and what it wrote is being taken back.
+    pub undoing: bool,
 }
 
 /// A module that was put in force.
@@ -150,6 +165,10 @@ pub struct ModuleWish {
     /// Whether a majority of ready nodes suffices.
     #[serde(default)]
     pub force: bool,
+    /// With `force`: whether nodes that still compile it in the end are to be waited for by another
+    /// request, instead of going on without them.
+    #[serde(default)]
+    pub wait_on: bool,
     /// How long nodes may take to get ready; at most 30 s.
     #[serde(default)]
     pub wait_ms: u64,
@@ -246,18 +265,18 @@ pub struct PlannedMigration {
     /// Those that it deleted.
     #[serde(with = "text")]
     pub keys_deleted: u64,
-    /// Keys of the module before.
-    #[serde(with = "text")]
-    pub keys_before: u64,
+    /// Keys of the module before; null: they were too many to count.
+    #[serde(with = "text::option")]
+    pub keys_before: Option<u64>,
     /// Bytes of keys and values before.
-    #[serde(with = "text")]
-    pub bytes_before: u64,
+    #[serde(with = "text::option")]
+    pub bytes_before: Option<u64>,
     /// Keys of the module after.
-    #[serde(with = "text")]
-    pub keys_after: u64,
+    #[serde(with = "text::option")]
+    pub keys_after: Option<u64>,
     /// Bytes of keys and values after.
-    #[serde(with = "text")]
-    pub bytes_after: u64,
+    #[serde(with = "text::option")]
+    pub bytes_after: Option<u64>,
 }
 
 /// The commands since the last fold, by the module in force and by the new one.

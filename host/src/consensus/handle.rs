@@ -248,6 +248,16 @@ impl Consensus {
         *self.leadership.borrow()
     }
 
+    /// Whom to ask instead of this node: another one that leads, and its admin address, if they are
+    /// known. A node that is about to lead knows nobody else.
+    pub fn other_leader(&self) -> (Option<NodeId>, Option<String>) {
+        let leadership = self.leadership();
+        let leader = leadership.leader.filter(|_| !leadership.is_leader);
+        let members = self.members();
+        let member = leader.and_then(|leader| members.get(&leader));
+        (leader, member.map(|member| member.admin.clone()))
+    }
+
     /// Follows who leads.
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use quorate_core::entry::Operation;
+use quorate_core::entry::{Drops, Operation};
 use quorate_core::library;
 use quorate_core::module::{Manifest, ModuleHash};
 use quorate_core::query;
-use quorate_core::records::{ActiveModule, MigrationDirection, NotActivated};
-use quorate_core::result::OperationResult;
-use quorate_core::state::{Order, Read, Visit};
+use quorate_core::records::{ActiveModule, Migration, MigrationDirection, NotActivated};
+use quorate_core::result::{OperationResult, Refusal};
 
 use super::error::Failure;
 use super::readiness::Quorum;
 use super::{Error, Library};
+use crate::gateway::Proposed;
 
 /// How a module is to be put in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,30 +51,50 @@ pub struct InForce {
     pub hash: ModuleHash,
     /// Index of the entry that put it in force.
     pub index: u64,
-    /// Whether it was before it was asked for.
-    pub already: bool,
+    /// How that came about.
+    pub outcome: Outcome,
+}
+
+/// What putting a module in force came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in force now.
+    Activated,
+    /// It was before it was asked for.
+    AlreadyInForce,
+    /// It was, and the migration that led away from it was given up.
+    MigrationGivenUp,
 }
 
 /// How the entry does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
     Change,
-    Reinstall,
+    Reinstall(Drops),
 }
 
 impl Library {
     /// Puts a module in force that is kept, on every node at one index. One at a time; of several that
-    /// were decided on the same module in force, one succeeds.
+    /// were decided on the same module in force, one succeeds. While a migration in steps is under way:
+    /// the module it leads to is waited for, the one in force gives it up, and another one is refused.
     ///
     /// # Errors
     /// As [`Error`] says. Not cancel-safe: it may be put in force all the same.
     pub async fn activate(&self, wish: &Wish) -> Result<InForce, Error> {
-        let _turn = self.0.turn.lock().await;
+        self.uses(wish.hash);
+        let turn = self.0.turn.lock().await;
         self.confirm_leader().await?;
-        let current = self.in_force()?;
+        let view = self.0.state.view();
+        let current = query::active_module(&*view)?;
+        let migration = query::migration(&*view)?;
+        drop(view);
+        if let (Some(current), Some(migration)) = (&current, migration) {
+            drop(turn);
+            return self.activate_during(wish.hash, current, &migration).await;
+        }
         if let Some(current) = &current {
             if current.hash == wish.hash {
-                return Ok(in_force(current));
+                return Ok(in_force(current, Outcome::AlreadyInForce));
             }
             if wish
                 .expected
@@ -84,40 +104,38 @@ impl Library {
                 return Err(Error::Superseded { in_force });
             }
         }
-        let code = self.code(wish.hash)?;
+        let code = self.code(wish.hash).await?;
         let limits = query::limits(&*self.0.state.view())?;
         let (_, manifest) = self.admit(code, &limits).await?;
         let manner = self.decide(wish.mode, current.as_ref(), &manifest)?;
         self.until_ready(wish.hash, wish.quorum, wish.wait).await?;
         let expected = current.map(|current| current.hash);
-        let (hash, argument) = (wish.hash, wish.argument.clone());
-        let operation = match (manner, expected) {
-            (Manner::Reinstall, Some(expected)) => Operation::Reinstall {
-                expected,
-                hash,
-                argument,
-            },
-            _ => Operation::Activate {
-                expected,
-                hash,
-                argument,
-            },
-        };
-        self.settle(hash, operation).await
+        let operation = manner.operation(expected, wish.hash, wish.argument.clone());
+        let hook = hook(&operation);
+        let proposed = self.propose(operation).await?;
+        // Others may look, and give up a migration that this began.
+        drop(turn);
+        self.settle(wish.hash, hook, proposed).await
     }
 
-    async fn settle(&self, hash: ModuleHash, operation: Operation) -> Result<InForce, Error> {
-        let proposed = self.propose(operation).await?;
+    async fn settle(
+        &self,
+        hash: ModuleHash,
+        hook: &str,
+        proposed: Proposed,
+    ) -> Result<InForce, Error> {
         match proposed.result {
             OperationResult::Activated { hash } => Ok(InForce {
                 hash,
                 index: proposed.index,
-                already: false,
+                outcome: Outcome::Activated,
             }),
             OperationResult::Stepped { .. } => self.migrated(hash, proposed.index).await,
             OperationResult::NotActivated(NotActivated::NotExpected) => match self.in_force()? {
                 // By another leader, or another operator.
-                Some(current) if current.hash == hash => Ok(in_force(&current)),
+                Some(current) if current.hash == hash => {
+                    Ok(in_force(&current, Outcome::AlreadyInForce))
+                }
                 Some(current) => Err(Error::Superseded {
                     in_force: current.hash,
                 }),
@@ -131,38 +149,74 @@ impl Library {
             }
             OperationResult::NotActivated(why) => {
                 let seen = self.0.said.refused_at(proposed.index);
-                Err(Error::NotActivated(Failure::new(&why, seen)))
+                Err(Error::NotActivated(Failure::new(&why, hook, seen)))
             }
+            OperationResult::Refused(Refusal::Superseded) => Err(Error::Migrating),
             _ => Err(Error::Busy),
+        }
+    }
+
+    /// While data is being migrated.
+    async fn activate_during(
+        &self,
+        hash: ModuleHash,
+        current: &ActiveModule,
+        migration: &Migration,
+    ) -> Result<InForce, Error> {
+        if migration.next.hash == hash {
+            return self.migrated(hash, migration.next.index).await;
+        }
+        if current.hash != hash {
+            return Err(Error::Migrating);
+        }
+        let giving_up = Operation::Activate {
+            expected: Some(hash),
+            hash,
+            argument: Vec::new(),
+        };
+        let proposed = self.propose(giving_up).await?;
+        self.migration_ended().await?;
+        match (proposed.result, self.in_force()?) {
+            (OperationResult::Stepped { .. }, Some(current)) if current.hash == hash => {
+                Ok(in_force(&current, Outcome::MigrationGivenUp))
+            }
+            // It ended before that came to its turn.
+            (_, Some(current)) if current.hash == hash => {
+                Ok(in_force(&current, Outcome::AlreadyInForce))
+            }
+            (_, Some(current)) => Err(Error::Superseded {
+                in_force: current.hash,
+            }),
+            (_, None) => Err(Error::Busy),
         }
     }
 
     /// Waits until a migration in steps, which began at entry `begun`, has ended, whichever leader goes on
     /// with it.
     async fn migrated(&self, hash: ModuleHash, begun: u64) -> Result<InForce, Error> {
-        let mut step = self.0.recent.migration_step();
-        let ended = step.wait_for(Option::is_none).await;
-        ended.map_err(|_| Error::NotRunning)?;
-        if let Some(current) = self.in_force()?
+        self.migration_ended().await?;
+        let current = self.in_force()?;
+        if let Some(current) = &current
             && current.hash == hash
         {
-            return Ok(InForce {
-                already: false,
-                ..in_force(&current)
-            });
+            return Ok(in_force(current, Outcome::Activated));
         }
         let mut refused = self.0.said.all_refused();
         refused.retain(|refused| refused.module == hash && refused.index > begun);
-        match refused.pop() {
-            Some(refused) => Err(Error::NotActivated(Failure::seen(refused))),
-            // Given up by an operator: an activation of the module in force.
-            None => match self.in_force()? {
-                Some(current) => Err(Error::Superseded {
-                    in_force: current.hash,
-                }),
-                None => Err(Error::Busy),
-            },
+        match (refused.pop(), current) {
+            (Some(refused), _) => Err(Error::NotActivated(Failure::seen(refused))),
+            (None, Some(current)) if current.index > begun => Err(Error::Superseded {
+                in_force: current.hash,
+            }),
+            // An operator gave it up, or this node has not seen how it ended.
+            (None, _) => Err(Error::OutcomeUnknown),
         }
+    }
+
+    async fn migration_ended(&self) -> Result<(), Error> {
+        let mut step = self.0.recent.migration_step();
+        let ended = step.wait_for(Option::is_none).await;
+        ended.map(drop).map_err(|_| Error::NotRunning)
     }
 
     /// The module in force.
@@ -182,14 +236,15 @@ impl Library {
             return Ok(Manner::Change);
         };
         let current = &current.manifest;
-        let is_empty = || is_empty(&*self.0.state.view());
+        let is_empty = || library::is_empty(&*self.0.state.view());
+        let over_nothing = Manner::Reinstall(Drops::Nothing);
         match mode {
-            Mode::Reinstall => Ok(Manner::Reinstall),
-            Mode::Install if is_empty()? => Ok(Manner::Reinstall),
+            Mode::Reinstall => Ok(Manner::Reinstall(Drops::Data)),
+            Mode::Install if is_empty()? => Ok(over_nothing),
             Mode::Install => Err(Error::NotEmpty {
                 current: current.name.clone(),
             }),
-            Mode::Auto if current.name != next.name && is_empty()? => Ok(Manner::Reinstall),
+            Mode::Auto if current.name != next.name && is_empty()? => Ok(over_nothing),
             Mode::Auto | Mode::Upgrade => match MigrationDirection::between(current, next) {
                 Ok(_) => Ok(Manner::Change),
                 Err(NotActivated::NoMigration { from, to }) => Err(Error::NoMigration {
@@ -216,26 +271,41 @@ impl Library {
     }
 }
 
-fn in_force(current: &ActiveModule) -> InForce {
-    InForce {
-        hash: current.hash,
-        index: current.index,
-        already: true,
+impl Manner {
+    pub(super) fn operation(
+        self,
+        expected: Option<ModuleHash>,
+        hash: ModuleHash,
+        argument: Vec<u8>,
+    ) -> Operation {
+        match (self, expected) {
+            (Self::Reinstall(drops), Some(expected)) => Operation::Reinstall {
+                expected,
+                hash,
+                drops,
+                argument,
+            },
+            _ => Operation::Activate {
+                expected,
+                hash,
+                argument,
+            },
+        }
     }
 }
 
-/// Whether the module has neither data nor timers.
-fn is_empty(view: &dyn Read) -> Result<bool, Error> {
-    let mut is_empty = true;
-    for (start, end) in [
-        quorate_core::keys::module_data(),
-        quorate_core::keys::timers(),
-    ] {
-        let mut visit = |_: &[u8], _: &_| {
-            is_empty = false;
-            Visit::Stop
-        };
-        view.scan(&start, Some(&end), Order::Ascending, &mut visit)?;
+/// What an operation that puts a module in force calls, for people.
+pub(crate) fn hook(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Reinstall { .. } | Operation::Activate { expected: None, .. } => "quorate_init",
+        _ => "its migration",
     }
-    Ok(is_empty)
+}
+
+fn in_force(current: &ActiveModule, outcome: Outcome) -> InForce {
+    InForce {
+        hash: current.hash,
+        index: current.index,
+        outcome,
+    }
 }

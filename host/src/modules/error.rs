@@ -82,6 +82,9 @@ pub enum Error {
         /// The module's.
         to: u32,
     },
+    /// The data is on its way to another version.
+    #[error("a migration of the data is under way")]
+    Migrating,
     /// Nodes do not have it ready.
     #[error("not ready in time: {}", Waits(.0))]
     NotReady(Vec<Waiting>),
@@ -131,10 +134,10 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// Of what is the same everywhere, and what this node saw beside.
-    pub(super) fn new(why: &NotActivated, seen: Option<Refused>) -> Self {
+    /// Of what is the same everywhere, and what this node saw beside. `hook` names what was called.
+    pub(super) fn new(why: &NotActivated, hook: &str, seen: Option<Refused>) -> Self {
         let lines = seen.map(|refused| refused.lines).unwrap_or_default();
-        Self::with(why.slug(), why.explain("its migration"), lines)
+        Self::with(why.slug(), why.explain(hook), lines)
     }
 
     /// Of what this node has kept of it.
@@ -203,6 +206,7 @@ impl Error {
             Self::OtherName { .. } => "module-name",
             Self::NotEmpty { .. } => "module-not-empty",
             Self::NoMigration { .. } => "module-state-version",
+            Self::Migrating => "module-migrating",
             Self::NotReady(_) => "module-not-ready",
             Self::NotActivated(failure) => failure.code,
             Self::OutcomeUnknown => "outcome-unknown",
@@ -229,6 +233,10 @@ impl Error {
             }
             Self::NoMigration { .. } => {
                 "implement `Module::migrate` for the state's version and name it in MIGRATES_FROM"
+            }
+            Self::Migrating => {
+                "wait until it has ended (`quorate module list`), or give it up: put the module in \
+                 force again that is (`quorate module rollback`)"
             }
             Self::NotReady(_) => {
                 "wait longer (--wait), or put it in force with a majority ready (--force): a node \

@@ -12,6 +12,8 @@ use quorate_core::state::{Fault, Order, Read, Value, Visit};
 pub(super) struct Layered {
     base: Arc<dyn Read>,
     over: RwLock<Overlay>,
+    /// Of keys and values, those written over others included.
+    bytes_written: AtomicU64,
     /// The module's keys that were looked up or shown by a scan.
     keys_read: AtomicU64,
 }
@@ -21,18 +23,38 @@ impl Layered {
         Arc::new(Self {
             base,
             over: RwLock::default(),
+            bytes_written: AtomicU64::new(0),
             keys_read: AtomicU64::new(0),
         })
     }
 
     pub(super) fn write(&self, writes: impl IntoIterator<Item = (Vec<u8>, Option<Value>)>) {
         let mut over = self.over.write().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
         for (key, value) in writes {
+            bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
             match value {
                 Some(value) => over.put(key, value),
                 None => over.delete(key),
             }
         }
+        self.bytes_written
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How much was written: at least what this takes in memory.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+
+    /// What was written of the module's data, each key once.
+    pub(super) fn data_written(&self) -> Vec<(Vec<u8>, Option<Value>)> {
+        let over = self.over();
+        let data = over
+            .iter()
+            .filter(|(key, _)| key.first() == Some(&MODULE_DATA));
+        data.map(|(key, value)| (key.to_vec(), value.cloned()))
+            .collect()
     }
 
     pub(super) fn keys_read(&self) -> u64 {

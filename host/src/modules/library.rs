@@ -1,9 +1,11 @@
 //! What operators do with modules, by way of the leader.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quorate_core::entry::Operation;
-use quorate_core::module::{ModuleHash, Modules};
+use quorate_core::module::ModuleHash;
 use quorate_engine::Engine;
 
 use super::{Error, Loader, ModuleLog};
@@ -11,7 +13,7 @@ use crate::consensus::Consensus;
 use crate::consensus::machine::Recent;
 use crate::consensus::me::Me;
 use crate::consensus::network::Transport;
-use crate::drive::Driver;
+use crate::drive::{Driver, Instant};
 use crate::gateway::{self, ProposalRefused, Proposed};
 use crate::store::log::LogStore;
 use crate::store::skips::Skips;
@@ -32,16 +34,21 @@ pub(crate) struct Parts {
     pub(crate) skips: Skips,
     pub(crate) recent: Arc<Recent>,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) modules: Arc<dyn Modules>,
     pub(crate) loader: Loader,
     pub(crate) said: ModuleLog,
     pub(crate) me: Me,
     pub(crate) transport: Arc<dyn Transport>,
     /// Held by whoever makes a plan on this node.
-    pub(crate) planning: tokio::sync::Mutex<()>,
+    pub(crate) planning: Arc<tokio::sync::Mutex<()>>,
     /// Held by whoever puts a module in force on this node.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Modules that were sent or were to be put in force by way of this node, and when: they make no
+    /// room for others.
+    pub(crate) used: Mutex<BTreeMap<ModuleHash, Instant>>,
 }
+
+/// How long a module that is sent, or waited for, is kept for that; then whoever wanted it has given up.
+const IN_USE_MAX: Duration = Duration::from_secs(60);
 
 impl Library {
     pub(crate) fn new(parts: Parts) -> Self {
@@ -67,16 +74,9 @@ impl Library {
         confirmed.map_err(|_| self.not_leader())
     }
 
-    /// Whom to ask instead. A node that is about to lead knows nobody else.
     pub(super) fn not_leader(&self) -> Error {
-        let leadership = self.0.consensus.leadership();
-        let leader = leadership.leader.filter(|_| !leadership.is_leader);
-        let members = self.0.consensus.members();
-        let member = leader.and_then(|leader| members.get(&leader));
-        Error::NotLeader {
-            leader,
-            admin: member.map(|member| member.admin.clone()),
-        }
+        let (leader, admin) = self.0.consensus.other_leader();
+        Error::NotLeader { leader, admin }
     }
 
     pub(super) async fn propose(&self, operation: Operation) -> Result<Proposed, Error> {
@@ -89,12 +89,31 @@ impl Library {
     }
 
     /// The code of a module that is kept.
-    pub(super) fn code(&self, hash: ModuleHash) -> Result<Vec<u8>, Error> {
+    pub(super) async fn code(&self, hash: ModuleHash) -> Result<Vec<u8>, Error> {
         let view = self.0.state.view();
-        if quorate_core::library::module(&*view, hash)?.is_none() {
-            return Err(Error::Unknown(hash));
-        }
-        let code = quorate_core::library::code(&*view, hash)?;
-        code.ok_or(Error::Incomplete(hash))
+        let read = move || {
+            if quorate_core::library::module(&*view, hash)?.is_none() {
+                return Err(Error::Unknown(hash));
+            }
+            let code = quorate_core::library::code(&*view, hash)?;
+            code.ok_or(Error::Incomplete(hash))
+        };
+        self.0.driver.blocking(read).await
+    }
+
+    /// Notes that somebody is about to put a module in force.
+    pub(super) fn uses(&self, hash: ModuleHash) {
+        let now = self.0.driver.now();
+        let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|_, since| now.saturating_duration_since(*since) < IN_USE_MAX);
+        used.insert(hash, now);
+    }
+
+    /// Whether somebody was about to, a short time ago.
+    pub(super) fn is_used(&self, hash: ModuleHash) -> bool {
+        let now = self.0.driver.now();
+        let used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = used.get(&hash);
+        since.is_some_and(|since| now.saturating_duration_since(*since) < IN_USE_MAX)
     }
 }

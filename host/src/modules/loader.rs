@@ -4,10 +4,11 @@
 //! by apply itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_core::library;
-use quorate_core::module::{ModuleHash, Modules};
+use quorate_core::module::{ModuleHash, ModuleLimits, Modules};
 use quorate_core::query;
 use quorate_core::state::Fault;
 use tokio::sync::Notify;
@@ -40,8 +41,8 @@ struct Known {
     wanted: BTreeSet<ModuleHash>,
     /// Being loaded.
     loading: Option<ModuleHash>,
-    /// What came of the others, if they are not loaded.
-    failed: BTreeMap<ModuleHash, Readiness>,
+    /// What came of the others, if they are not loaded, and the limits by which they were judged.
+    failed: BTreeMap<ModuleHash, (Readiness, ModuleLimits)>,
 }
 
 impl Loader {
@@ -67,11 +68,16 @@ impl Loader {
             Ok(false) => return Readiness::Absent,
             Err(fault) => return Readiness::Failed(fault.message),
         }
+        let limits = match query::limits(&*self.0.state.view()) {
+            Ok(limits) => limits.module,
+            Err(fault) => return Readiness::Failed(fault.message),
+        };
         let mut known = self.known();
-        // What failed for want of something may have more success now; a rejection stays.
+        // What failed for want of something may have more success now; a rejection stays while the
+        // limits do.
         match known.failed.get(&hash).cloned() {
-            Some(rejected @ Readiness::Rejected { .. }) => return rejected,
-            Some(failed) => {
+            Some((rejected @ Readiness::Rejected { .. }, by)) if by == limits => return rejected,
+            Some((failed, _)) => {
                 known.failed.remove(&hash);
                 known.wanted.insert(hash);
                 drop(known);
@@ -128,16 +134,16 @@ impl Loader {
         let mut known = self.known();
         known.loading = None;
         let failed = match loaded {
-            Ok(Some(Readiness::Ready)) => {
+            Ok(Some((Readiness::Ready, _))) => {
                 tracing::info!(%hash, ?took, "a module is ready");
                 return;
             }
             Ok(Some(other)) => other,
             // Removed meanwhile.
             Ok(None) => return,
-            Err(fault) => Readiness::Failed(fault.message),
+            Err(fault) => (Readiness::Failed(fault.message), ModuleLimits::default()),
         };
-        tracing::warn!(%hash, ?failed, "a module cannot be made ready");
+        tracing::warn!(%hash, failed = ?failed.0, "a module cannot be made ready");
         known.failed.insert(hash, failed);
     }
 
@@ -174,26 +180,32 @@ impl Loader {
 }
 
 impl Inner {
-    fn load_now(&self, hash: ModuleHash) -> Result<Option<Readiness>, Fault> {
+    fn load_now(&self, hash: ModuleHash) -> Result<Option<(Readiness, ModuleLimits)>, Fault> {
         let view = self.state.view();
         let Some(code) = library::code(&*view, hash)? else {
             return Ok(None);
         };
-        let limits = query::limits(&*view)?;
+        let limits = query::limits(&*view)?.module;
         // Compiling takes seconds: what the view sees would be kept as long.
         drop(view);
         if library::hash_of(&code) != hash {
             // No verdict on the module: the right bytes may take their place.
             let why = "what is kept under its hash are other bytes";
-            return Ok(Some(Readiness::Failed(why.to_owned())));
+            return Ok(Some((Readiness::Failed(why.to_owned()), limits)));
         }
-        let verdict = self.modules.load(hash, &code, &limits.module)?;
-        Ok(Some(match verdict {
+        // A compiler that panics over one module must not end the loader of all of them.
+        let load = AssertUnwindSafe(|| self.modules.load(hash, &code, &limits));
+        let verdict = catch_unwind(load).unwrap_or_else(|_| {
+            let why = format!("compiling module {hash} panicked");
+            Err(Fault::new(why))
+        })?;
+        let readiness = match verdict {
             Ok(_) => Readiness::Ready,
             Err(rejected) => Readiness::Rejected {
                 code: rejected.code.to_owned(),
                 detail: rejected.detail,
             },
-        }))
+        };
+        Ok(Some((readiness, limits)))
     }
 }

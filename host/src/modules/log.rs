@@ -152,9 +152,10 @@ impl ModuleLog {
         newest
     }
 
-    /// Notes that a module was not put in force; what it said after the line `since` explains it.
-    pub fn refused(&self, refused: Refused, since: u64) {
-        let refused = self.explained(refused, since);
+    /// Notes that a module was not put in force; what it, or the one `in_force`, did after the line
+    /// `since` explains it.
+    pub fn refused(&self, refused: Refused, in_force: Option<ModuleHash>, since: u64) {
+        let refused = self.explained(refused, in_force, since);
         let mut kept = self.kept();
         if kept.refused.len() == REFUSED_MAX {
             kept.refused.pop_front();
@@ -162,16 +163,35 @@ impl ModuleLog {
         kept.refused.push_back(refused);
     }
 
-    /// With what its module did after the line `since`.
-    pub(super) fn explained(&self, mut refused: Refused, since: u64) -> Refused {
+    /// With what failed after the line `since`, in the calls that put a module in force: queries may
+    /// fail meanwhile.
+    pub(super) fn explained(
+        &self,
+        mut refused: Refused,
+        in_force: Option<ModuleHash>,
+        since: u64,
+    ) -> Refused {
         let kept = self.kept();
         let first = kept.lines.partition_point(|line| line.number <= since);
-        let explains = |line: &&Line| {
-            let is_failure = matches!(line.said, Said::Panicked { .. } | Said::Trapped { .. });
-            is_failure && line.module == refused.module
-        };
-        let lines = kept.lines.range(first..).filter(explains);
-        refused.lines = lines.take(REFUSED_LINES_MAX).cloned().collect();
+        let mut panicked = None;
+        for line in kept.lines.range(first..) {
+            if line.module != refused.module && Some(line.module) != in_force {
+                continue;
+            }
+            match &line.said {
+                Said::Panicked { .. } => panicked = Some(line),
+                Said::Trapped { export, .. } => {
+                    // A panic is told right before the trap that it ends in.
+                    let panic = panicked.take().filter(|panic| panic.module == line.module);
+                    if matches!(export, Export::Init | Export::Migrate | Export::MigrateDown) {
+                        refused.lines.extend(panic.cloned());
+                        refused.lines.push(line.clone());
+                    }
+                }
+                Said::Logged { .. } | Said::Dropped { .. } => {}
+            }
+        }
+        refused.lines.truncate(REFUSED_LINES_MAX);
         refused
     }
 
@@ -336,7 +356,20 @@ mod tests {
         let since = *log.newest().borrow();
         say(&log, 1, "only said");
         log.report(module, panic("why"));
-        log.report(ModuleHash([2; 32]), panic("of another"));
+        let trap = |export| Diagnostic::Trapped {
+            trap: Trap::Wasm,
+            export,
+            backtrace: Vec::new(),
+        };
+        log.report(module, trap(Export::Migrate));
+        // A query meanwhile, and the way down of what is in force.
+        let in_force = ModuleHash([2; 32]);
+        log.report(in_force, panic("of a query"));
+        log.report(in_force, trap(Export::Query));
+        log.report(in_force, panic("on the way down"));
+        log.report(in_force, trap(Export::MigrateDown));
+        log.report(ModuleHash([3; 32]), panic("of another"));
+        log.report(ModuleHash([3; 32]), trap(Export::Migrate));
         let refused = |index| Refused {
             index,
             module,
@@ -344,15 +377,21 @@ mod tests {
             message: String::new(),
             lines: Vec::new(),
         };
-        log.refused(refused(9), since);
-        let lines = log.refused_at(9).map(|refused| refused.lines);
-        let lines = lines.unwrap_or_default();
-        assert!(
-            matches!(&lines[..], [Line { said: Said::Panicked { message, .. }, .. }] if message == "why"),
-            "{lines:?}"
-        );
+        let panics = |in_force| -> Vec<String> {
+            log.refused(refused(9), in_force, since);
+            let lines = log.refused_at(9).map(|refused| refused.lines);
+            let panics = lines.unwrap_or_default().into_iter();
+            panics
+                .filter_map(|line| match line.said {
+                    Said::Panicked { message, .. } => Some(message),
+                    _ => None,
+                })
+                .collect()
+        };
+        assert_eq!(panics(None), ["why"]);
+        assert_eq!(panics(Some(in_force)), ["why", "on the way down"]);
         assert!(log.refused_at(8).is_none());
-        (0..REFUSED_MAX as u64).for_each(|n| log.refused(refused(100 + n), since));
+        (0..REFUSED_MAX as u64).for_each(|n| log.refused(refused(100 + n), None, since));
         assert!(log.refused_at(9).is_none());
         assert_eq!(log.all_refused().len(), REFUSED_MAX);
     }

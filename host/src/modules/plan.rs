@@ -4,8 +4,10 @@
 //! the state of that fold on: by the module in force, which must do exactly what it did, and by the new
 //! one, whose answers are compared with those.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_core::entry::Drops;
 use quorate_core::library;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Manifest, ModuleHash};
@@ -14,24 +16,33 @@ use quorate_core::records::{ActiveModule, MigrationDirection};
 use tokio::sync::oneshot;
 
 use super::activation::{Manner, Mode};
-use super::rehearsal::{Rehearsal, Subject};
+use super::rehearsal::{Bounds, Rehearsal, Subject};
 use super::{Error, Library};
 use crate::admin::{ModulePlan, PlannedReplay};
 use crate::consensus::types::Payload;
 
+/// Longest that the migration is tried, and what it may write meanwhile, in bytes: the copy is in
+/// memory.
+const MIGRATION_TIME_MAX: Duration = Duration::from_secs(20);
+const MIGRATION_BYTES_MAX: u64 = 256 << 20;
 /// Longest that commands are done once more.
 const REPLAY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stack of the thread: as that of apply.
 const STACK_BYTES: usize = 16 << 20;
 
+/// Where the plan is sent; closed once nobody waits for it.
+pub(super) type Answer = oneshot::Sender<Result<ModulePlan, Error>>;
+
 impl Library {
-    /// Tries a module on copies of the state. One at a time.
+    /// Tries a module on copies of the state. One at a time. Cancel-safe: it is given up within a step
+    /// of the migration, or an entry.
     ///
     /// # Errors
     /// As [`Library::activate`], for what would be refused before it is proposed; [`Error::Busy`] if
     /// another plan is being made.
     pub async fn plan(&self, code: Vec<u8>, mode: Mode) -> Result<ModulePlan, Error> {
-        let _turn = self.0.planning.try_lock().map_err(|_| Error::Busy)?;
+        let turn = Arc::clone(&self.0.planning).try_lock_owned();
+        let turn = turn.map_err(|_| Error::Busy)?;
         self.confirm_leader().await?;
         let limits = query::limits(&*self.0.state.view())?;
         let (code, manifest) = self.admit(code, &limits).await?;
@@ -56,7 +67,9 @@ impl Library {
         let (answer, answered) = oneshot::channel();
         let library = self.clone();
         let rehearsing = async move {
-            let rehearsed = library.rehearse(subject, limits, &mut plan).await;
+            // Nobody else begins as long as this thread runs.
+            let _turn = turn;
+            let rehearsed = library.rehearse(subject, limits, &mut plan, &answer).await;
             // Whoever asked may have given up.
             let _ = answer.send(rehearsed.map(|()| plan));
         };
@@ -72,6 +85,11 @@ impl Library {
         plan
     }
 
+    /// Whether a plan is being made on this node.
+    pub fn is_planning(&self) -> bool {
+        self.0.planning.try_lock().is_err()
+    }
+
     fn describe(
         &self,
         hash: ModuleHash,
@@ -84,8 +102,8 @@ impl Library {
         let total = u32::try_from(library::chunks(code).len()).unwrap_or(u32::MAX);
         let missing = library::missing_chunks(&*view, hash, total)?;
         let way = match (manner, current) {
-            (Manner::Reinstall, _) => "reinstall",
-            (_, None) => "install",
+            (Manner::Reinstall(Drops::Data), _) => "reinstall",
+            (Manner::Reinstall(Drops::Nothing), _) | (_, None) => "install",
             (_, Some(current)) => match MigrationDirection::between(&current.manifest, manifest) {
                 Ok(Some(MigrationDirection::Up)) => "migrate",
                 Ok(Some(MigrationDirection::Down)) => "migrate-down",
@@ -113,15 +131,21 @@ impl Library {
         subject: Subject,
         limits: Limits,
         plan: &mut ModulePlan,
+        answer: &Answer,
     ) -> Result<(), Error> {
-        let rehearsal = Rehearsal::new(&self.0, &subject, &limits)?;
+        let bounds = Bounds {
+            deadline: self.0.driver.now() + MIGRATION_TIME_MAX,
+            bytes_max: MIGRATION_BYTES_MAX,
+            answer,
+        };
+        let rehearsal = Rehearsal::new(&self.0, &subject, &limits, bounds)?;
         let applied = self.0.state.applied();
         let index = applied.map_or(0, |position| position.index);
         let migration = rehearsal.migrate(self.0.state.view(), index)?;
         let is_success = migration.outcome == "success";
         plan.migration = Some(migration);
         if is_success && subject.current.is_some() {
-            plan.replay = Some(self.replay(&rehearsal, &subject).await?);
+            plan.replay = Some(self.replay(&rehearsal, &subject, answer).await?);
         }
         Ok(())
     }
@@ -130,6 +154,7 @@ impl Library {
         &self,
         rehearsal: &Rehearsal<'_>,
         subject: &Subject,
+        answer: &Answer,
     ) -> Result<PlannedReplay, Error> {
         let (folded, position) = self.0.state.folded();
         let from = position.map_or(0, |position| position.index + 1);
@@ -159,7 +184,13 @@ impl Library {
             replay.cut = Some("operations were skipped since the fold".to_owned());
             return Ok(replay);
         }
-        let mut stages = rehearsal.stages(folded)?;
+        let mut stages = match rehearsal.stages(folded)? {
+            Ok(stages) => stages,
+            Err(why) => {
+                replay.cut = Some(format!("on the state of the fold {why}"));
+                return Ok(replay);
+            }
+        };
         let deadline = self.0.driver.now() + REPLAY_TIME_MAX;
         let hashes = self.0.recent.all();
         let mut next = from;
@@ -172,6 +203,9 @@ impl Library {
                 break;
             }
             for entry in piece {
+                if answer.is_closed() {
+                    return Err(Error::Busy);
+                }
                 if self.0.driver.now() >= deadline {
                     replay.cut = Some(format!("{REPLAY_TIME_MAX:?} were over"));
                     break 'all;

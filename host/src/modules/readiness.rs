@@ -1,13 +1,14 @@
 //! Asking every member whether it has a module ready, right before it is put in force.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_core::module::ModuleHash;
 
 use super::{Error, Library, Waiting};
-use crate::consensus::network::Lane;
+use crate::consensus::network::{Lane, Link};
 use crate::consensus::rpc::{Kind, NodeName, Readiness, ask_ready};
 use crate::consensus::types::{Member, NodeId};
 
@@ -21,9 +22,15 @@ const ROUND: Duration = Duration::from_millis(100);
 pub enum Quorum {
     /// Every voter and learner.
     All,
-    /// A majority of the voters; the others are waited for while they compile.
+    /// A majority of the voters; the others are waited for while they compile, and not longer than the
+    /// time there is.
     Majority,
+    /// A majority of the voters, and nobody else compiles it still, whatever the time.
+    MajorityOnceCompiled,
 }
+
+/// To each member that is asked, for as long as it is the same.
+type Links = BTreeMap<NodeId, (Member, Arc<dyn Link>)>;
 
 /// Who was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +52,10 @@ impl Library {
         wait: Duration,
     ) -> Result<(), Error> {
         let deadline = self.0.driver.now() + wait;
+        let mut links = Links::new();
         loop {
             let asked = self.asked();
-            let said = self.ask_all(&asked, hash).await;
+            let said = self.ask_all(&asked, hash, &mut links).await;
             let is_late = self.0.driver.now() + ROUND >= deadline;
             if self.asked() == asked {
                 rejection(&said)?;
@@ -76,11 +84,16 @@ impl Library {
         }
     }
 
-    async fn ask_all(&self, asked: &Asked, hash: ModuleHash) -> Vec<Waiting> {
-        let members = asked.members.iter();
-        join_all(members.map(async |(node, member)| Waiting {
+    async fn ask_all(&self, asked: &Asked, hash: ModuleHash, links: &mut Links) -> Vec<Waiting> {
+        links.retain(|node, (member, _)| asked.members.get(node) == Some(member));
+        for (node, member) in &asked.members {
+            links
+                .entry(*node)
+                .or_insert_with(|| (member.clone(), self.0.transport.link(*node, member)));
+        }
+        join_all(links.iter().map(async |(node, (member, link))| Waiting {
             node: *node,
-            said: self.ask(*node, member, hash).await,
+            said: self.ask(*node, member, &**link, hash).await,
         }))
         .await
     }
@@ -89,6 +102,7 @@ impl Library {
         &self,
         node: NodeId,
         member: &Member,
+        link: &dyn Link,
         hash: ModuleHash,
     ) -> Result<Readiness, String> {
         if node == self.0.me.name().node {
@@ -100,7 +114,6 @@ impl Library {
         };
         let envelope = self.0.me.envelope(to, Kind::ModuleReady);
         let frame = envelope.encode(&ask_ready(hash));
-        let link = self.0.transport.link(node, member);
         tokio::select! {
             answer = link.call(Lane::Control, frame) => {
                 let answer = answer.map_err(|error| error.to_string())?;
@@ -132,9 +145,10 @@ fn is_enough(asked: &Asked, said: &[Waiting], quorum: Quorum, is_late: bool) -> 
     let is_voter = |waiting: &&Waiting| asked.voters.contains(&waiting.node);
     match quorum {
         Quorum::All => !said.is_empty() && said.iter().all(|waiting| ready(&waiting)),
-        Quorum::Majority => {
+        Quorum::Majority | Quorum::MajorityOnceCompiled => {
             let voters = said.iter().filter(ready).filter(is_voter).count();
-            voters > asked.voters.len() / 2 && (is_late || !said.iter().any(comes))
+            let goes_on = is_late && quorum == Quorum::Majority;
+            voters > asked.voters.len() / 2 && (goes_on || !said.iter().any(comes))
         }
     }
 }
@@ -181,6 +195,8 @@ mod tests {
                 late,
                 "{said:?}"
             );
+            let once_compiled = is_enough(&asked, &said, Quorum::MajorityOnceCompiled, true);
+            assert_eq!(once_compiled, majority, "{said:?}");
         }
     }
 }

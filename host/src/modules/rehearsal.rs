@@ -3,24 +3,25 @@
 use std::sync::Arc;
 
 use quorate_core::apply::{Applied, apply};
-use quorate_core::context::MODULE_DATA;
 use quorate_core::entry::{Entry, Operation};
 use quorate_core::keys;
 use quorate_core::library;
 use quorate_core::limits::Limits;
-use quorate_core::module::ModuleHash;
+use quorate_core::module::{Instance, Manifest, ModuleHash, ModuleLimits, Modules, Rejected};
 use quorate_core::records::{ActiveModule, ModuleRecord, NotActivated, Record};
 use quorate_core::result::{OperationResult, Response};
 use quorate_core::state::{Fault, Order, Read, Value, Visit};
-use quorate_engine::PayloadKind;
+use quorate_engine::{Engine, PayloadKind};
 
 use super::Error;
-use super::activation::Manner;
+use super::activation::{Manner, hook};
 use super::error::Failure;
 use super::layered::Layered;
 use super::library::Parts;
-use super::log::Refused;
+use super::log::{ModuleLog, Refused};
+use super::plan::Answer;
 use crate::admin::{Difference, PlannedMigration, PlannedReplay, hex};
+use crate::drive::Instant;
 
 /// The entry that would put it in force has an index of its own: no entry of the log has it.
 const INDEX: u64 = u64::MAX - 1;
@@ -28,6 +29,8 @@ const INDEX: u64 = u64::MAX - 1;
 const DIFFERENCES_MAX: usize = 20;
 /// Bytes of a payload that are shown.
 const SHOWN_BYTES_MAX: usize = 256;
+/// Keys that are counted between two looks at the time.
+const COUNTED_BETWEEN_LOOKS: u64 = 4096;
 /// Ticks of the query engine that showing one payload may take.
 const SHOW_TICKS: u64 = 5;
 
@@ -39,11 +42,66 @@ pub(super) struct Subject {
     pub(super) current: Option<ActiveModule>,
 }
 
+/// How long, and over how much, a migration in steps is tried.
+pub(super) struct Bounds<'a> {
+    pub(super) deadline: Instant,
+    /// Of what it writes, with its undo records.
+    pub(super) bytes_max: u64,
+    /// Nobody waits for the plan once it is closed.
+    pub(super) answer: &'a Answer,
+}
+
 /// Tries it.
 pub(super) struct Rehearsal<'a> {
     parts: &'a Parts,
     subject: &'a Subject,
     limits: &'a Limits,
+    bounds: Bounds<'a>,
+    /// What modules say here stays here.
+    modules: Apart,
+}
+
+/// The node's compiled modules, whose words and traps are not those of the cluster.
+#[derive(Debug)]
+struct Apart {
+    engine: Arc<Engine>,
+    said: ModuleLog,
+}
+
+impl Modules for Apart {
+    fn load(
+        &self,
+        hash: ModuleHash,
+        code: &[u8],
+        limits: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.engine.load(hash, code, limits)
+    }
+
+    fn is_loaded(&self, hash: ModuleHash) -> bool {
+        self.engine.is_loaded(hash)
+    }
+
+    fn level_max(&self) -> u32 {
+        self.engine.level_max()
+    }
+
+    fn instantiate(
+        &self,
+        hash: ModuleHash,
+        limits: &ModuleLimits,
+    ) -> Result<Box<dyn Instance>, Fault> {
+        let said = Arc::new(self.said.clone());
+        self.engine.instantiate_reporting(hash, limits, said)
+    }
+}
+
+/// What putting it in force came to.
+enum Tried {
+    /// It is in force in the copy, or was refused there.
+    Applied(Box<Applied>),
+    /// Its migration goes on beyond the bounds: after so many steps and bytes.
+    Unfinished { steps: u32, bytes: u64 },
 }
 
 impl<'a> Rehearsal<'a> {
@@ -52,10 +110,13 @@ impl<'a> Rehearsal<'a> {
         parts: &'a Parts,
         subject: &'a Subject,
         limits: &'a Limits,
+        bounds: Bounds<'a>,
     ) -> Result<Self, Error> {
-        let loaded = parts
-            .modules
-            .load(subject.hash, &subject.code, &limits.module)?;
+        let modules = Apart {
+            engine: Arc::clone(&parts.engine),
+            said: ModuleLog::new(parts.driver.clone()),
+        };
+        let loaded = modules.load(subject.hash, &subject.code, &limits.module)?;
         loaded.map_err(|rejected| Error::Rejected {
             code: rejected.code.to_owned(),
             detail: rejected.detail,
@@ -64,6 +125,8 @@ impl<'a> Rehearsal<'a> {
             parts,
             subject,
             limits,
+            bounds,
+            modules,
         })
     }
 
@@ -86,29 +149,29 @@ impl<'a> Rehearsal<'a> {
         copy
     }
 
-    /// Puts the module in force in `copy`, in as many steps as its migration asks for: what all of them
-    /// wrote and used, and the result of the last one.
-    fn activate(&self, copy: &Arc<Layered>) -> Result<Applied, Error> {
+    /// Puts the module in force in `copy`, in as many steps as its migration asks for: the fuel of all
+    /// of them, and the result of the last one.
+    fn activate(&self, copy: &Arc<Layered>) -> Result<Tried, Error> {
         let expected = self.subject.current.as_ref().map(|current| current.hash);
-        let (hash, argument) = (self.subject.hash, Vec::new());
-        let operation = match (self.subject.manner, expected) {
-            (Manner::Reinstall, Some(expected)) => Operation::Reinstall {
-                expected,
-                hash,
-                argument,
-            },
-            _ => Operation::Activate {
-                expected,
-                hash,
-                argument,
-            },
-        };
-        let mut applied = self.operation(copy, operation)?;
+        let manner = self.subject.manner;
+        let mut applied = self.operation(
+            copy,
+            manner.operation(expected, self.subject.hash, Vec::new()),
+        )?;
+        let mut steps = 0;
         while let Some(number) = applied.migration_step {
+            steps += 1;
+            let bytes = copy.bytes_written();
+            if self.bounds.answer.is_closed() {
+                return Err(Error::Busy);
+            }
+            let is_late = self.parts.driver.now() >= self.bounds.deadline;
+            if is_late || bytes > self.bounds.bytes_max {
+                return Ok(Tried::Unfinished { steps, bytes });
+            }
             let step = self.operation(copy, Operation::MigrationStep { number })?;
             applied.migration_step = step.migration_step;
             applied.stats.fuel += step.stats.fuel;
-            applied.writes.extend(step.writes);
             let has_ended = |result: &OperationResult| {
                 matches!(
                     result,
@@ -122,7 +185,7 @@ impl<'a> Rehearsal<'a> {
         match applied.results.first() {
             // While the live module's data is being migrated there is nothing to try another one on.
             Some(OperationResult::Refused(_)) => Err(Error::Busy),
-            _ => Ok(applied),
+            _ => Ok(Tried::Applied(Box::new(applied))),
         }
     }
 
@@ -138,14 +201,8 @@ impl<'a> Rehearsal<'a> {
 
     fn apply(&self, copy: &Arc<Layered>, index: u64, entry: &[u8]) -> Result<Applied, Fault> {
         let base: Arc<dyn Read> = copy.clone();
-        let mut applied = apply(&base, &*self.parts.modules, index, entry)?;
-        let writes = std::mem::take(&mut applied.writes);
-        applied.writes = writes
-            .iter()
-            .filter(|(key, _)| key.first() == Some(&MODULE_DATA))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        copy.write(writes);
+        let mut applied = apply(&base, &self.modules, index, entry)?;
+        copy.write(std::mem::take(&mut applied.writes));
         Ok(applied)
     }
 
@@ -155,49 +212,91 @@ impl<'a> Rehearsal<'a> {
         view: Arc<dyn Read>,
         index: u64,
     ) -> Result<PlannedMigration, Error> {
-        let before = size(&*view)?;
         let copy = self.with_module(Arc::clone(&view));
-        let said = self.parts.said.count();
         let started = self.parts.driver.now();
-        let applied = self.activate(&copy)?;
+        let tried = self.activate(&copy)?;
         let took = self.parts.driver.now().saturating_duration_since(started);
-        let (outcome, message) = match applied.results.first() {
-            Some(OperationResult::NotActivated(why)) => {
-                (why.slug().to_owned(), Some(self.explain(why, said)))
+        let milliseconds = took.as_secs_f64() * 1e3;
+        let applied = match tried {
+            Tried::Applied(applied) => applied,
+            Tried::Unfinished { steps, bytes } => {
+                let text = format!("it goes on after {steps} steps, which wrote {bytes} bytes");
+                return Ok(PlannedMigration {
+                    as_of: index,
+                    outcome: "module-plan-unfinished".to_owned(),
+                    message: Some(text),
+                    milliseconds,
+                    fuel_max: self.limits.module.fuel_per_command,
+                    keys_read: copy.keys_read(),
+                    ..PlannedMigration::default()
+                });
             }
-            _ => ("success".to_owned(), None),
         };
         let mut planned = PlannedMigration {
             as_of: index,
-            outcome,
-            message,
-            milliseconds: took.as_secs_f64() * 1e3,
+            outcome: "success".to_owned(),
+            milliseconds,
             fuel: applied.stats.fuel,
             fuel_max: self.limits.module.fuel_per_command,
             keys_read: copy.keys_read(),
-            keys_written: 0,
-            keys_deleted: 0,
-            keys_before: before.keys,
-            bytes_before: before.bytes,
-            keys_after: before.keys,
-            bytes_after: before.bytes,
+            ..PlannedMigration::default()
         };
-        for (key, value) in &applied.writes {
-            let old = view.get(key)?.map(|old| (key.len() + old.len()) as u64);
-            let new = value.as_ref().map(|new| (key.len() + new.len()) as u64);
-            match value {
-                Some(_) => planned.keys_written += 1,
-                None => planned.keys_deleted += 1,
-            }
-            planned.keys_after += u64::from(new.is_some());
-            planned.keys_after -= u64::from(old.is_some());
-            planned.bytes_after += new.unwrap_or(0);
-            planned.bytes_after -= old.unwrap_or(0);
+        if let Some(OperationResult::NotActivated(why)) = applied.results.first() {
+            why.slug().clone_into(&mut planned.outcome);
+            planned.message = Some(self.explain(why));
         }
+        self.measure(&*view, &copy, &mut planned)?;
         Ok(planned)
     }
 
-    fn explain(&self, why: &NotActivated, said: u64) -> String {
+    /// How much was written, and how large the module's data was and is.
+    fn measure(
+        &self,
+        before: &dyn Read,
+        copy: &Layered,
+        planned: &mut PlannedMigration,
+    ) -> Result<(), Error> {
+        let (mut came, mut went) = (Size::default(), Size::default());
+        for (key, value) in copy.data_written() {
+            match &value {
+                Some(value) => {
+                    planned.keys_written += 1;
+                    came.add(&key, value);
+                }
+                None => planned.keys_deleted += 1,
+            }
+            if let Some(value) = before.get(&key)? {
+                went.add(&key, &value);
+            }
+        }
+        let Some(size) = self.size(before)? else {
+            return Ok(());
+        };
+        planned.keys_before = Some(size.keys);
+        planned.bytes_before = Some(size.bytes);
+        planned.keys_after = Some(size.keys + came.keys - went.keys);
+        planned.bytes_after = Some(size.bytes + came.bytes - went.bytes);
+        Ok(())
+    }
+
+    /// Of the module's data, if it can be counted in time.
+    fn size(&self, view: &dyn Read) -> Result<Option<Size>, Fault> {
+        let mut size = Size::default();
+        let mut is_late = false;
+        let (start, end) = keys::module_data();
+        let mut visit = |key: &[u8], value: &Value| {
+            size.add(key, value);
+            if size.keys % COUNTED_BETWEEN_LOOKS == 0 {
+                let now = self.parts.driver.now();
+                is_late = now >= self.bounds.deadline || self.bounds.answer.is_closed();
+            }
+            if is_late { Visit::Stop } else { Visit::More }
+        };
+        view.scan(&start, Some(&end), Order::Ascending, &mut visit)?;
+        Ok(Some(size).filter(|_| !is_late))
+    }
+
+    fn explain(&self, why: &NotActivated) -> String {
         let seen = Refused {
             index: INDEX,
             module: self.subject.hash,
@@ -205,19 +304,35 @@ impl<'a> Rehearsal<'a> {
             message: String::new(),
             lines: Vec::new(),
         };
-        let seen = self.parts.said.explained(seen, said);
-        Failure::new(why, Some(seen)).message
+        let current = self.subject.current.as_ref().map(|current| current.hash);
+        let seen = self.modules.said.explained(seen, current, 0);
+        let operation = self
+            .subject
+            .manner
+            .operation(current, self.subject.hash, Vec::new());
+        Failure::new(why, hook(&operation), Some(seen)).message
     }
 
-    /// Two copies of `folded`: one as it is, one with the module in force.
-    pub(super) fn stages(&'a self, folded: Arc<dyn Read>) -> Result<Stages<'a>, Error> {
+    /// Two copies of `folded`: one as it is, one with the module in force, or why it is not.
+    pub(super) fn stages(
+        &'a self,
+        folded: Arc<dyn Read>,
+    ) -> Result<Result<Stages<'a>, String>, Error> {
         let with = self.with_module(Arc::clone(&folded));
-        self.activate(&with)?;
-        Ok(Stages {
+        let applied = match self.activate(&with)? {
+            Tried::Applied(applied) => applied,
+            Tried::Unfinished { .. } => {
+                return Ok(Err("its migration takes too long".to_owned()));
+            }
+        };
+        if let Some(OperationResult::NotActivated(why)) = applied.results.first() {
+            return Ok(Err(format!("it is refused: {}", self.explain(why))));
+        }
+        Ok(Ok(Stages {
             rehearsal: self,
             without: Layered::new(folded),
             with,
-        })
+        }))
     }
 }
 
@@ -315,20 +430,15 @@ impl Stages<'_> {
     }
 }
 
+#[derive(Default)]
 struct Size {
     keys: u64,
     bytes: u64,
 }
 
-/// Of the module's data.
-fn size(view: &dyn Read) -> Result<Size, Fault> {
-    let mut size = Size { keys: 0, bytes: 0 };
-    let (start, end) = keys::module_data();
-    let mut visit = |key: &[u8], value: &Value| {
-        size.keys += 1;
-        size.bytes += (key.len() + value.len()) as u64;
-        Visit::More
-    };
-    view.scan(&start, Some(&end), Order::Ascending, &mut visit)?;
-    Ok(size)
+impl Size {
+    fn add(&mut self, key: &[u8], value: &Value) {
+        self.keys += 1;
+        self.bytes += (key.len() + value.len()) as u64;
+    }
 }

@@ -1,5 +1,7 @@
 //! A module's bytes into the log, chunk by chunk; what is there already is not sent again.
 
+use std::collections::BTreeSet;
+
 use quorate_core::entry::Operation;
 use quorate_core::library;
 use quorate_core::limits::Limits;
@@ -23,6 +25,9 @@ pub struct Uploaded {
     pub stored: u32,
 }
 
+/// How often what was removed meanwhile is stored again.
+const ROUNDS_MAX: usize = 3;
+
 impl Library {
     /// Checks a module by the rules of admission, and brings it to every node. It is in force nowhere
     /// by that. Repeated, it goes on where it was interrupted.
@@ -34,11 +39,30 @@ impl Library {
         let limits = query::limits(&*self.0.state.view())?;
         let (code, manifest) = self.admit(code, &limits).await?;
         let hash = library::hash_of(&code);
-        let chunks = library::chunks(&code);
-        let total = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        let missing = self.prepare(hash, total, &limits).await?;
-        for number in &missing {
-            let Some(bytes) = library::chunks(&code).nth(*number as usize) else {
+        self.uses(hash);
+        let total = u32::try_from(library::chunks(&code).len()).unwrap_or(u32::MAX);
+        let mut stored = 0;
+        for _ in 0..ROUNDS_MAX {
+            let missing = self.prepare(hash, total, &limits).await?;
+            if missing.is_empty() {
+                return Ok(Uploaded {
+                    hash,
+                    manifest,
+                    chunks: total,
+                    stored,
+                });
+            }
+            self.store(hash, &code, &missing).await?;
+            stored += u32::try_from(missing.len()).unwrap_or(u32::MAX);
+        }
+        // It is removed as fast as it comes.
+        Err(Error::Busy)
+    }
+
+    async fn store(&self, hash: ModuleHash, code: &[u8], missing: &[u32]) -> Result<(), Error> {
+        let total = u32::try_from(library::chunks(code).len()).unwrap_or(u32::MAX);
+        for number in missing {
+            let Some(bytes) = library::chunks(code).nth(*number as usize) else {
                 continue;
             };
             let chunk = Operation::ModuleChunk {
@@ -54,12 +78,7 @@ impl Library {
                 _ => return Err(Error::Busy),
             }
         }
-        Ok(Uploaded {
-            hash,
-            manifest,
-            chunks: total,
-            stored: u32::try_from(missing.len()).unwrap_or(u32::MAX),
-        })
+        Ok(())
     }
 
     /// By the rules of admission, without compiling.
@@ -94,11 +113,12 @@ impl Library {
         let record = library::module(&*view, hash)?;
         if let Some(record) = &record {
             let missing = library::missing_chunks(&*view, hash, total)?;
-            if record.total == total && !(missing.is_empty() && self.is_damaged(hash)?) {
+            drop(view);
+            let is_it = record.total == total;
+            if is_it && !(missing.is_empty() && self.is_damaged(hash).await?) {
                 return Ok(missing);
             }
             // Somebody called other bytes by this hash.
-            drop(view);
             self.remove(hash).await?;
         } else {
             drop(view);
@@ -107,34 +127,43 @@ impl Library {
         Ok((0..total).collect())
     }
 
-    fn is_damaged(&self, hash: ModuleHash) -> Result<bool, Error> {
-        Ok(library::hash_of(&self.code(hash)?) != hash)
+    async fn is_damaged(&self, hash: ModuleHash) -> Result<bool, Error> {
+        let code = self.code(hash).await?;
+        let is_other = move || library::hash_of(&code) != hash;
+        Ok(self.0.driver.blocking(is_other).await)
     }
 
     /// Removes modules until another one may be kept.
     async fn make_room(&self, hash: ModuleHash, total: u32, limits: &Limits) -> Result<(), Error> {
+        let mut stays = BTreeSet::new();
         loop {
             let view = self.0.state.view();
-            let kept = library::modules(&*view)?;
+            let mut kept = library::modules(&*view)?;
             let chunks: u64 = kept.iter().map(|(_, record)| u64::from(record.total)).sum();
             let chunks = chunks + u64::from(total);
             if library::may_keep(kept.len() + 1, chunks, &limits.module) {
                 return Ok(());
             }
+            let coming = query::migration(&*view)?.map(|migration| migration.next.hash);
+            kept.retain(|(kept, _)| {
+                let is_wanted = *kept == hash || Some(*kept) == coming || self.is_used(*kept);
+                !is_wanted && !stays.contains(kept)
+            });
             let oldest = oldest_unused(&kept, &library::activations(&*view)?);
             drop(view);
-            let oldest = oldest.filter(|oldest| *oldest != hash);
             let Some(oldest) = oldest else {
                 return Err(Error::NoRoom);
             };
             tracing::info!(module = %oldest, "removes a module to make room for another");
             self.remove(oldest).await?;
+            // If it was refused, it is refused again.
+            stays.insert(oldest);
         }
     }
 
     async fn remove(&self, hash: ModuleHash) -> Result<(), Error> {
         match self.propose(Operation::RemoveModule { hash }).await?.result {
-            // Superseded: it is gone already, or was put in force meanwhile, which is seen then.
+            // Superseded: it is gone already, or is needed meanwhile.
             OperationResult::Done | OperationResult::Refused(Refusal::Superseded) => Ok(()),
             _ => Err(Error::Busy),
         }

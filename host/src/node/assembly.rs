@@ -340,7 +340,7 @@ impl Assembly {
             log: log.clone(),
             state: state.clone(),
             disk: Arc::clone(&disk),
-            modules: Arc::clone(&modules),
+            modules,
             loader: loader.clone(),
             driver: driver.clone(),
             metrics: Arc::clone(&metrics),
@@ -360,13 +360,13 @@ impl Assembly {
             skips: skips.clone(),
             recent: Arc::clone(&recent),
             engine,
-            modules,
             loader: loader.clone(),
             said: module_log,
             me: me.clone(),
             transport: Arc::clone(&transport),
             turn: tokio::sync::Mutex::default(),
-            planning: tokio::sync::Mutex::default(),
+            planning: Arc::default(),
+            used: std::sync::Mutex::default(),
         });
         tasks.push(driver.task(loader.run()));
         tasks.push(driver.task(gateway.run(events, asks)));

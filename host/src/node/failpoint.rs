@@ -83,6 +83,10 @@ impl Modules for Failing {
         self.modules.is_loaded(hash)
     }
 
+    fn level_max(&self) -> u32 {
+        self.modules.level_max()
+    }
+
     fn instantiate(
         &self,
         hash: ModuleHash,

@@ -59,13 +59,8 @@ impl Assembly {
     }
 
     fn not_the_leader(&self) -> LimitsError {
-        let leadership = self.consensus().leadership();
-        let leader = leadership.leader.filter(|_| !leadership.is_leader);
-        let members = self.consensus().members();
-        let member = leader.and_then(|leader| members.get(&leader));
-        LimitsError::NotLeader {
-            admin: member.map(|member| member.admin.clone()),
-        }
+        let (_, admin) = self.consensus().other_leader();
+        LimitsError::NotLeader { admin }
     }
 }
 

@@ -8,20 +8,23 @@ use futures::future::BoxFuture;
 use quorate_core::library;
 use quorate_core::module::{Manifest, ModuleHash};
 use quorate_core::query;
-use quorate_core::records::{Activation, Manner};
+use quorate_core::records::{Activation, Manner, MigrationPhase};
 use quorate_engine::LogLevel;
 
 use super::assembly::Assembly;
 use super::sessions::time;
 use crate::admin::{
-    KeptModule, ModuleActivation, ModuleInForce, ModuleLine, ModuleLines, ModuleOverview,
-    ModulePlan, ModuleRefused, ModuleSource, ModuleUploaded,
+    KeptModule, ModuleActivation, ModuleInForce, ModuleLine, ModuleLines, ModuleMigration,
+    ModuleOverview, ModulePlan, ModuleRefused, ModuleSource, ModuleUploaded,
 };
 use crate::drive::Driver;
-use crate::modules::{Error, Line, Mode, ModuleLog, Refused, Said, Selection, Wish, export_name};
+use crate::modules::{
+    Error, Line, Mode, ModuleLog, Outcome, Refused, Said, Selection, Wish, export_name,
+};
 use crate::store::state::StateStore;
 
 /// The modules, as this node sees them now.
+#[derive(Clone)]
 pub(super) struct NodeModules {
     pub(super) node: u64,
     pub(super) driver: Driver,
@@ -43,6 +46,7 @@ impl NodeModules {
         let activations = library::activations(&*view)?;
         let modules = library::modules(&*view)?;
         let in_force = query::active_module(&*view)?;
+        let migration = query::migration(&*view)?;
         drop(view);
         let manifests: BTreeMap<ModuleHash, &Manifest> = activations
             .iter()
@@ -70,6 +74,11 @@ impl NodeModules {
             applied_index: applied.map_or(0, |position| position.index),
             in_force: in_force.map(|active| active.hash.to_string()),
             previous: library::previous(&activations).map(|hash| hash.to_string()),
+            migration: migration.map(|migration| ModuleMigration {
+                hash: migration.next.hash.to_string(),
+                step: migration.number,
+                undoing: migration.phase == MigrationPhase::Undoing,
+            }),
             history: history
                 .map(|(index, activation)| described(*index, activation, is_kept(activation.hash)))
                 .collect(),
@@ -92,8 +101,8 @@ impl NodeModules {
 
 impl ModuleSource for NodeModules {
     fn overview(&self) -> BoxFuture<'_, Result<ModuleOverview, Error>> {
-        // A few records, nearly always in memory.
-        Box::pin(std::future::ready(self.look()))
+        let source = self.clone();
+        Box::pin(self.driver.blocking(move || source.look()))
     }
 
     fn upload(&self, code: Vec<u8>) -> BoxFuture<'_, Result<ModuleUploaded, Error>> {
@@ -116,10 +125,12 @@ impl ModuleSource for NodeModules {
             Ok(ModuleInForce {
                 hash: in_force.hash.to_string(),
                 index: in_force.index,
-                outcome: match in_force.already {
-                    true => "already-in-force".to_owned(),
-                    false => "activated".to_owned(),
-                },
+                outcome: match in_force.outcome {
+                    Outcome::Activated => "activated",
+                    Outcome::AlreadyInForce => "already-in-force",
+                    Outcome::MigrationGivenUp => "migration-given-up",
+                }
+                .to_owned(),
             })
         })
     }
@@ -130,19 +141,24 @@ impl ModuleSource for NodeModules {
 
     fn said(
         &self,
-        selection: Selection,
+        mut selection: Selection,
         wait: Duration,
     ) -> BoxFuture<'_, Result<ModuleLines, Error>> {
         Box::pin(async move {
             let mut newest = self.said.newest();
+            // Numbers begin again with the process: whoever followed the one before sees all of this.
+            if selection.after > *newest.borrow() {
+                selection.after = 0;
+            }
             let late = self.driver.sleep(wait);
             tokio::pin!(late);
             loop {
                 let seen = *newest.borrow_and_update();
                 let lines = self.said.select(&selection);
-                let next = match lines.last() {
-                    Some(last) if lines.len() == selection.limit => last.number,
-                    _ => seen.max(selection.after),
+                let last = lines.last().map_or(0, |last| last.number);
+                let next = match lines.len() == selection.limit {
+                    true => last,
+                    false => seen.max(last).max(selection.after),
                 };
                 let is_late = tokio::select! {
                     biased;

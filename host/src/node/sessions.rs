@@ -62,16 +62,9 @@ impl Assembly {
         })
     }
 
-    /// Whom to ask instead. A node that is about to lead knows nobody else.
     fn not_leader(&self) -> SessionError {
-        let leadership = self.consensus().leadership();
-        let leader = leadership.leader.filter(|_| !leadership.is_leader);
-        let members = self.consensus().members();
-        let member = leader.and_then(|leader| members.get(&leader));
-        SessionError::NotLeader {
-            leader,
-            admin: member.map(|member| member.admin.clone()),
-        }
+        let (leader, admin) = self.consensus().other_leader();
+        SessionError::NotLeader { leader, admin }
     }
 }
 

@@ -14,6 +14,7 @@ use quorate_core::query;
 use quorate_core::records::NotActivated;
 use quorate_core::result::{OperationResult, Refusal};
 use quorate_host::genesis::Genesis;
+use quorate_host::modules::{Error, Mode, Outcome as ModuleOutcome, Quorum, Selection, Wish};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
 use sha2::{Digest, Sha256};
@@ -401,4 +402,169 @@ async fn a_rollback_in_the_middle_gives_a_migration_up_and_another_upgrade_waits
     let upgrade = activate(&first(), &other);
     let activated = OperationResult::Activated { hash: hash(&other) };
     assert_eq!(propose(host, upgrade).await, activated);
+}
+
+fn wish(module: &[u8]) -> Wish {
+    Wish {
+        hash: hash(module),
+        mode: Mode::Auto,
+        expected: None,
+        quorum: Quorum::All,
+        wait: Duration::from_secs(30),
+        argument: Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_waits_for_the_end_of_its_migration_and_tells_why_it_failed() {
+    let (cluster, mut peer) = form(1 << 30).await;
+    let host = &cluster.hosts[&cluster.leader().await];
+    let library = host.assembly.library();
+    let failing = second(Some(STEPS / 2));
+    library.upload(failing.clone()).await.unwrap();
+    let refused = library.activate(&wish(&failing)).await.unwrap_err();
+    assert_eq!(refused.code(), "module-migration-failed", "{refused}");
+    ended(&cluster).await;
+    assert_as_before(&cluster);
+    let mended = second(None);
+    library.upload(mended.clone()).await.unwrap();
+    let activated = library.activate(&wish(&mended)).await.unwrap();
+    assert_eq!(activated.outcome, ModuleOutcome::Activated);
+    assert_eq!(activated.hash, hash(&mended));
+    ended(&cluster).await;
+    assert_migrated(&cluster);
+    let (outcome, _) = call(&mut peer, 3, get(FIRST)).await;
+    assert_ne!(outcome, answered(b"old"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_gives_a_migration_up_by_the_module_in_force_and_others_wait() {
+    let (cluster, _peer) = form(1 << 30).await;
+    let host = &cluster.hosts[&cluster.leader().await];
+    let library = host.assembly.library();
+    let (next, other) = (
+        second(None),
+        module(Steps {
+            version: 2,
+            steps: 1,
+            traps_at: None,
+        }),
+    );
+    library.upload(next.clone()).await.unwrap();
+    library.upload(other.clone()).await.unwrap();
+    let deployed = wish(&next);
+    let meanwhile = async {
+        reaches(host, 10).await;
+        let reinstall = Wish {
+            mode: Mode::Reinstall,
+            ..wish(&other)
+        };
+        for refused in [wish(&other), reinstall] {
+            let refused = library.activate(&refused).await.unwrap_err();
+            assert_eq!(refused, Error::Migrating);
+        }
+        // Whoever asks for the same once more, after its leader died, say, waits with the first.
+        let (again, back) = (wish(&next), wish(&first()));
+        let again = library.activate(&again);
+        let (again, given_up) = tokio::join!(again, library.activate(&back));
+        assert_eq!(again.unwrap_err(), Error::OutcomeUnknown);
+        given_up.unwrap()
+    };
+    let (deployed, given_up) = tokio::join!(library.activate(&deployed), meanwhile);
+    assert_eq!(deployed.unwrap_err(), Error::OutcomeUnknown);
+    assert_eq!(given_up.outcome, ModuleOutcome::MigrationGivenUp);
+    assert_eq!(given_up.hash, hash(&first()));
+    ended(&cluster).await;
+    assert_as_before(&cluster);
+    let activated = library.activate(&wish(&other)).await.unwrap();
+    assert_eq!(activated.outcome, ModuleOutcome::Activated);
+}
+
+/// A plan has a thread of its own, for which no clock is paused.
+#[allow(clippy::disallowed_methods, reason = "the test waits for a thread")]
+async fn a_moment() {
+    let sleep = || std::thread::sleep(Duration::from_millis(2));
+    tokio::task::spawn_blocking(sleep).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_goes_through_all_steps_and_ends_when_nobody_waits_for_it() {
+    let (cluster, _peer) = form(1 << 30).await;
+    let host = &cluster.hosts[&cluster.leader().await];
+    let library = host.assembly.library();
+    let (before, hash_before) = (host.last_entry(), host.state());
+    let planned = library.plan(second(None), Mode::Auto).await.unwrap();
+    let migration = planned.migration.unwrap();
+    assert_eq!((&*planned.way, &*migration.outcome), ("migrate", "success"));
+    assert_eq!(migration.keys_written, u64::from(STEPS));
+    let failing = library.plan(second(Some(7)), Mode::Auto).await.unwrap();
+    let migration = failing.migration.unwrap();
+    assert_eq!(migration.outcome, "module-migration-failed");
+    assert!(
+        migration
+            .message
+            .unwrap()
+            .contains("its migration trapped: wasm")
+    );
+    assert_eq!((host.last_entry(), host.state()), (before, hash_before));
+    // What it did there is no word of the cluster's modules.
+    let there = Selection {
+        module: Some(hash(&second(Some(7)))),
+        limit: 1,
+        ..Selection::default()
+    };
+    assert_eq!(library.said().select(&there), []);
+
+    // One that takes minutes, and whose operator goes away.
+    let endless = module(Steps {
+        version: 2,
+        steps: u32::MAX,
+        traps_at: None,
+    });
+    let mut endless = Box::pin(library.plan(endless, Mode::Auto));
+    assert!(futures::poll!(&mut endless).is_pending());
+    while !library.is_planning() {
+        assert!(futures::poll!(&mut endless).is_pending());
+        a_moment().await;
+    }
+    let busy = library.plan(second(None), Mode::Auto).await.unwrap_err();
+    assert_eq!(busy, Error::Busy);
+    drop(endless);
+    while library.is_planning() {
+        a_moment().await;
+    }
+    library.plan(second(None), Mode::Auto).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_migration_leads_to_makes_no_room_for_another_module() {
+    let (cluster, _peer) = form(1 << 30).await;
+    let host = &cluster.hosts[&cluster.leader().await];
+    let library = host.assembly.library();
+    let numbered = |steps| {
+        module(Steps {
+            version: 2,
+            steps,
+            traps_at: None,
+        })
+    };
+    for number in 0..62 {
+        library.upload(numbered(100 + number)).await.unwrap();
+    }
+    let next = second(None);
+    library.upload(next.clone()).await.unwrap();
+    // All of them may be about to be put in force.
+    let refused = library.upload(numbered(300)).await.unwrap_err();
+    assert_eq!(refused, Error::NoRoom);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let deployed = wish(&next);
+    let meanwhile = async {
+        reaches(host, 10).await;
+        library.upload(numbered(300)).await.unwrap();
+    };
+    let (deployed, ()) = tokio::join!(library.activate(&deployed), meanwhile);
+    assert_eq!(deployed.unwrap().hash, hash(&next));
+    let view = host.assembly.state().view();
+    let kept = quorate_core::library::modules(&*view).unwrap();
+    assert_eq!(kept.len(), 64);
 }

@@ -15,7 +15,9 @@ use quorate_core::query;
 use quorate_engine::Engine;
 use quorate_host::consensus::rpc::{Kind, Readiness};
 use quorate_host::genesis::Genesis;
-use quorate_host::modules::{Error, InForce, Library, Mode, ModuleLog, Quorum, Said, Wish};
+use quorate_host::modules::{
+    Error, InForce, Library, Mode, ModuleLog, Outcome as ModuleOutcome, Quorum, Said, Wish,
+};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::Outcome;
 
@@ -149,7 +151,10 @@ async fn an_upgrade_is_compiled_everywhere_before_it_is_in_force_at_one_index() 
         "not in force by that"
     );
     let activated = library.activate(&wish(uploaded.hash)).await.unwrap();
-    assert_eq!((activated.hash, activated.already), (uploaded.hash, false));
+    assert_eq!(
+        (activated.hash, activated.outcome),
+        (uploaded.hash, ModuleOutcome::Activated)
+    );
     assert_eq!(session.count("a").await, success(2, 3));
     applied_everywhere(&cluster, activated.index).await;
     for host in cluster.hosts.values() {
@@ -165,7 +170,10 @@ async fn an_upgrade_is_compiled_everywhere_before_it_is_in_force_at_one_index() 
     // Again: nothing is to be done, and nothing is.
     let before = leading(&cluster).await.last_entry();
     let again = deploy(&library, &second).await.unwrap();
-    assert_eq!((again.index, again.already), (activated.index, true));
+    assert_eq!(
+        (again.index, again.outcome),
+        (activated.index, ModuleOutcome::AlreadyInForce)
+    );
     assert_eq!(leading(&cluster).await.last_entry(), before);
 }
 
@@ -331,7 +339,10 @@ async fn a_deploy_whose_leader_is_cut_off_has_one_outcome() {
     // Who asks the next leader for the same gets it, once.
     let activated = at_leader(&cluster).await.activate(&wish).await.unwrap();
     let again = at_leader(&cluster).await.activate(&wish).await.unwrap();
-    assert_eq!((again.index, again.already), (activated.index, true));
+    assert_eq!(
+        (again.index, again.outcome),
+        (activated.index, ModuleOutcome::AlreadyInForce)
+    );
     cluster.equal().await;
     for host in cluster.hosts.values() {
         let view = host.assembly.state().view();
@@ -485,6 +496,10 @@ impl Modules for Strict {
         self.0.is_loaded(hash)
     }
 
+    fn level_max(&self) -> u32 {
+        self.0.level_max()
+    }
+
     fn instantiate(
         &self,
         hash: ModuleHash,
@@ -636,6 +651,8 @@ async fn room_is_made_by_removing_what_was_never_in_force() {
     deploy(&library, &Tally::new(2, 1)).await.unwrap();
     for version in 10..80 {
         library.upload(Tally::new(version, 1).wasm()).await.unwrap();
+        // As slowly that who sent the older ones has given up.
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
     cluster.equal().await;
     let view = leading(&cluster).await.assembly.state().view();

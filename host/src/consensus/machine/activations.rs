@@ -12,7 +12,7 @@ use quorate_core::result::OperationResult;
 use quorate_core::state::Fault;
 
 use super::Applier;
-use crate::modules::Refused;
+use crate::modules::{Refused, hook};
 
 impl Applier {
     /// Says on every node, not only on the one that proposed it, what became of a module.
@@ -44,18 +44,16 @@ impl Applier {
                 OperationResult::NotActivated(why) => why,
                 _ => continue,
             };
-            let is_first = query::active_module(&*self.state.view())?.is_none();
-            let hook = if is_first {
-                "quorate_init"
-            } else {
-                "its migration"
-            };
+            let in_force = query::active_module(&*self.state.view())?;
+            let in_force = in_force.map(|active| active.hash);
+            let asked = self.asked(bytes)?;
+            let hook = asked.map_or("", |(_, hook)| hook);
             let message = why.explain(hook);
             tracing::error!(index = applied.index, why = %message, "a module is not put in force");
-            if is_first {
+            if in_force.is_none() {
                 self.recent.first_module(Some(message.clone()));
             }
-            if let Some(module) = self.module_of(bytes)? {
+            if let Some((module, _)) = asked {
                 self.metrics.count_upgrade(why.slug(), took);
                 let refused = Refused {
                     index: applied.index,
@@ -64,18 +62,21 @@ impl Applier {
                     message,
                     lines: Vec::new(),
                 };
-                self.observers.said.refused(refused, said_before);
+                // On the way down it is the module in force that fails.
+                self.observers.said.refused(refused, in_force, said_before);
             }
         }
         Ok(())
     }
 
-    /// The module that an entry was to put in force, if it was; it is then alone in its entry.
-    fn module_of(&self, entry: &[u8]) -> Result<Option<ModuleHash>, Fault> {
+    /// The module that an entry was to put in force, if it was, and what it called for that. Such an
+    /// operation is alone in its entry.
+    fn asked(&self, entry: &[u8]) -> Result<Option<(ModuleHash, &'static str)>, Fault> {
         let entry = Entry::decode(entry).ok();
-        Ok(match entry.and_then(|mut entry| entry.operations.pop()) {
+        let operation = entry.and_then(|mut entry| entry.operations.pop());
+        let module = match &operation {
             Some(Operation::Activate { hash, .. } | Operation::Reinstall { hash, .. }) => {
-                Some(hash)
+                Some(*hash)
             }
             // What a failed one changed is put back now, and the state says whose that was.
             Some(Operation::MigrationStep { .. }) => {
@@ -83,6 +84,7 @@ impl Applier {
                 migration.map(|migration| migration.next.hash)
             }
             _ => None,
-        })
+        };
+        Ok(module.zip(operation.as_ref().map(hook)))
     }
 }

@@ -28,6 +28,10 @@ impl Modules for NoModules {
         false
     }
 
+    fn level_max(&self) -> u32 {
+        1
+    }
+
     fn instantiate(&self, _: ModuleHash, _: &ModuleLimits) -> Result<Box<dyn Instance>, Fault> {
         Err(Fault::new("there are none"))
     }

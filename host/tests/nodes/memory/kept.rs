@@ -71,6 +71,10 @@ impl Modules for Troubled {
         self.trouble.compile_faults.load(Ordering::Relaxed) == 0 && self.modules.is_loaded(hash)
     }
 
+    fn level_max(&self) -> u32 {
+        self.modules.level_max()
+    }
+
     fn instantiate(
         &self,
         hash: ModuleHash,
