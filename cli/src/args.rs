@@ -14,6 +14,7 @@ use quorate_host::config::Endpoint;
 pub(crate) mod limits;
 pub(crate) mod module;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 
 use crate::commands::dev::Dev;
 use crate::commands::repair_skip::Place;
@@ -160,6 +161,8 @@ Examples:
     Cluster(Cluster),
     /// Show and set the limits that all nodes keep to
     Limits(limits::Limits),
+    /// Save the state of a cluster
+    Snapshot(snapshot::Snapshot),
     /// Get a cluster past what its nodes cannot go on after
     Repair(Repair),
     /// Check and show a node's configuration

@@ -26,6 +26,7 @@ pub(crate) mod session_close;
 pub(crate) mod session_list;
 pub(crate) mod session_new;
 pub(crate) mod session_show;
+pub(crate) mod snapshot_save;
 pub(crate) mod version;
 pub(crate) mod watch;
 pub(crate) mod work;

@@ -50,6 +50,15 @@ pub(crate) async fn get<T: DeserializeOwned>(
     send(address, Method::GET, path, Bytes::new(), deadline).await
 }
 
+/// Asks `address` for what is at `path`, as it is.
+pub(crate) async fn get_bytes(
+    address: &str,
+    path: &str,
+    deadline: Instant,
+) -> Result<Bytes, Error> {
+    sent(address, Method::GET, path, Bytes::new(), deadline).await
+}
+
 /// Sends `body` as JSON to `path`.
 pub(crate) async fn post<T: DeserializeOwned>(
     address: &str,
@@ -78,6 +87,19 @@ async fn send<T: DeserializeOwned>(
     body: Bytes,
     deadline: Instant,
 ) -> Result<T, Error> {
+    let body = sent(address, method, path, body, deadline).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Error::NoAnswer(format!("the answer cannot be read: {error}")))
+}
+
+/// The body of an answer that is a success.
+async fn sent(
+    address: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    deadline: Instant,
+) -> Result<Bytes, Error> {
     let host = address
         .strip_prefix("http://")
         .unwrap_or(address)
@@ -92,8 +114,7 @@ async fn send<T: DeserializeOwned>(
         .unwrap_or_else(|_| Err(in_time()))
         .map_err(Error::NoAnswer)?;
     if status.is_success() {
-        return serde_json::from_slice(&body)
-            .map_err(|error| Error::NoAnswer(format!("the answer cannot be read: {error}")));
+        return Ok(body);
     }
     match serde_json::from_slice::<ApiError>(&body) {
         Ok(answer) => Err(Error::Refused(status, answer.error)),

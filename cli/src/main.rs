@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use args::limits::LimitsCommand;
 use args::module::ModuleCommand;
 use args::session::SessionCommand;
+use args::snapshot::SnapshotCommand;
 use args::{Cli, Command};
 use failure::Failure;
 
@@ -96,6 +97,11 @@ fn run(cli: &Cli) -> Result<output::Exit, Box<Failure>> {
             LimitsCommand::Show => online(cli, commands::limits::show(&cli.options)),
             LimitsCommand::Set(command) => {
                 online(cli, commands::limits::set(command, &cli.options))
+            }
+        },
+        Command::Snapshot(args::snapshot::Snapshot { command }) => match command {
+            SnapshotCommand::Save(command) => {
+                online(cli, commands::snapshot_save::run(command, &cli.options))
             }
         },
         Command::Cluster(args::Cluster { command }) => match command {

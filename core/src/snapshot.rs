@@ -216,6 +216,22 @@ impl Source for &[u8] {
     }
 }
 
+/// A stream in something of which any place can be read, such as a file; all its chunks but the last
+/// have [`CHUNK_BYTES_MAX`].
+#[derive(Debug)]
+pub struct Seekable<R>(pub R);
+
+impl<R: io::Read + io::Seek> Source for Seekable<R> {
+    fn chunk(&mut self, number: u64) -> io::Result<Option<Vec<u8>>> {
+        let start = number.saturating_mul(CHUNK_BYTES_MAX as u64);
+        self.0.seek(io::SeekFrom::Start(start))?;
+        let mut chunk = Vec::new();
+        let mut limited = io::Read::take(&mut self.0, CHUNK_BYTES_MAX as u64);
+        io::Read::read_to_end(&mut limited, &mut chunk)?;
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}
+
 /// Reads a stream, and trusts nothing in it.
 pub struct Reader<S> {
     source: S,

@@ -22,6 +22,8 @@
 //! | `POST /v1/modules/HASH/activate` | a [`ModuleWish`]; [`ModuleInForce`] |
 //! | `POST /v1/modules/plan[?mode=MODE]` | a module's bytes; [`ModulePlan`] |
 //! | `GET /v1/modules/log[?after=N][&since-us=T][&module=HASH][&wait-ms=M][&limit=N]` | [`ModuleLines`] of this node |
+//! | `POST /v1/snapshots` | [`SnapshotBegun`]: a snapshot of this node's state |
+//! | `GET /v1/snapshots/ID/N` | its chunk N, as bytes |
 //! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
 //! Every error is `{"error":{"code","message","hint","leader"}}`; the last two may be absent.
@@ -35,6 +37,7 @@ mod routes;
 mod server;
 mod session_routes;
 mod sessions;
+mod snapshots;
 
 pub use api::{
     AdminSource, ApiError, Check, CheckpointStatus, ErrorBody, HashAt, Member, ModuleStatus,
@@ -50,6 +53,7 @@ pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};
 pub(crate) use sessions::not_leader;
 pub use sessions::{Closed, Live, PAGE_SESSIONS_MAX, Session, SessionError, SessionPage};
+pub use snapshots::{SnapshotBegun, SnapshotError, SnapshotSource};
 
 #[cfg(test)]
 mod admin_test;

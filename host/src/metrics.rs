@@ -291,6 +291,8 @@ metrics! {
         "Time of one stage of the way of an entry and its commands";
     module_fuel_consumed: Counter = Counter::default(), "module_fuel_consumed",
         "Fuel that the module used";
+    module_calls: Counter = Counter::default(), "module_calls",
+        "Calls of the module while applying: commands, hooks and migrations";
     module_upgrades: Family<UpgradeOutcome, Counter> = Family::default(), "module_upgrades",
         "Modules that were put in force, or were to be";
     module_upgrade_duration: Histogram = seconds(), "module_upgrade_duration_seconds",

@@ -44,6 +44,7 @@ mod repair;
 mod replay;
 mod restored;
 mod sessions;
+mod snapshots;
 mod status;
 pub mod stores;
 mod timing;

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use quorate_core::limits::Limits;
-use quorate_core::snapshot::{CHUNK_BYTES_MAX, Source, StreamError};
+use quorate_core::snapshot::{Seekable, StreamError};
 #[cfg(feature = "wasm")]
 use quorate_guest::Module;
 use quorate_guest::Timestamp;
@@ -265,29 +264,13 @@ impl Builder {
     }
 }
 
-/// A snapshot's file, chunk by chunk.
-struct SnapshotFile(File);
-
-impl Source for SnapshotFile {
-    fn chunk(&mut self, number: u64) -> io::Result<Option<Vec<u8>>> {
-        let start = number.saturating_mul(CHUNK_BYTES_MAX as u64);
-        self.0.seek(SeekFrom::Start(start))?;
-        let mut chunk = Vec::new();
-        self.0
-            .by_ref()
-            .take(CHUNK_BYTES_MAX as u64)
-            .read_to_end(&mut chunk)?;
-        Ok((!chunk.is_empty()).then_some(chunk))
-    }
-}
-
 fn read_snapshot(path: &Path) -> Result<Restored, StartError> {
     let failed = |error| StartError::Read {
         path: path.display().to_string(),
         error,
     };
     let file = File::open(path).map_err(failed)?;
-    snapshots::restore(SnapshotFile(file)).map_err(|error| match error {
+    snapshots::restore(Seekable(file)).map_err(|error| match error {
         StreamError::Io(error) => failed(error),
         other => StartError::Snapshot(other.to_string()),
     })

@@ -343,6 +343,14 @@ impl Cluster {
         http::get(self.node(id).admin, path).await
     }
 
+    /// What a node's admin listener answers to a POST: status code and body.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn post(&self, id: NodeId, path: &str, body: &[u8]) -> Result<(u16, String)> {
+        http::post(self.node(id).admin, path, body).await
+    }
+
     /// Fails if a node has ended by itself.
     fn check_running(&mut self) -> Result<()> {
         for node in &mut self.nodes {

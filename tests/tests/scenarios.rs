@@ -49,6 +49,12 @@ mod module_deploy;
 #[path = "../../host/tests/nodes/memory/tally.rs"]
 mod tally;
 
+#[path = "scenarios/snapshot_save.rs"]
+mod snapshot_save;
+
+#[path = "scenarios/limits_set.rs"]
+mod limits_set;
+
 #[path = "scenarios/work_queue.rs"]
 mod work_queue;
 

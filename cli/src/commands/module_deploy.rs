@@ -373,7 +373,7 @@ impl Progress {
         }
     }
 
-    fn reached(&self, position: u64) {
+    pub(super) fn reached(&self, position: u64) {
         self.bar.set_position(position);
     }
 

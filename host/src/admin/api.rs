@@ -13,6 +13,7 @@ use super::limits::{LimitChanges, LimitsError, LimitsInForce};
 use super::modules::ModuleSource;
 use super::repair::{Poison, Skip, SkipRefused};
 use super::sessions::{Session, SessionError, SessionPage};
+use super::snapshots::SnapshotSource;
 use crate::metrics::Metrics;
 
 /// What the admin listener asks: the node. Every answer is cheap or has a limit of its own; the
@@ -62,6 +63,11 @@ pub trait AdminSource: Send + Sync + 'static {
 
     /// The modules; `None` while the node's files are not open.
     fn modules(&self) -> Option<Arc<dyn ModuleSource>> {
+        None
+    }
+
+    /// Snapshots of the state; `None` while the node's files are not open.
+    fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
         None
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::api::{ApiError, ErrorBody, HashAt, ViewAnswer, ViewRequest, hex, unhex};
 use super::repair::{Skip, SkipRefused};
-use super::{AdminSource, ViewError, limits, module_routes, session_routes};
+use super::{AdminSource, ViewError, limits, module_routes, session_routes, snapshots};
 use crate::drive::Driver;
 use crate::metrics::CONTENT_TYPE;
 
@@ -58,12 +58,15 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/modules/plan", post(module_routes::plan))
         .route("/v1/modules/log", get(module_routes::said))
         .route("/v1/modules/{hash}/activate", post(module_routes::activate))
+        .route("/v1/snapshots", post(snapshots::begin))
+        .route("/v1/snapshots/{id}/{chunk}", get(snapshots::chunk))
         .route("/v1/repair/skip", post(skip))
         .fallback(async || {
             let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
                         /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/limits, \
                         /v1/modules, /v1/modules/plan, /v1/modules/log, \
-                        /v1/modules/HASH/activate, /v1/repair/skip";
+                        /v1/modules/HASH/activate, /v1/snapshots, /v1/snapshots/ID/CHUNK, \
+                        /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {

@@ -186,6 +186,7 @@ impl Applier {
         }
         let stats = &applied.stats;
         metrics.module_fuel_consumed.inc_by(stats.fuel);
+        metrics.module_calls.inc_by(stats.calls.into());
         metrics.response_cache_hits.inc_by(stats.cache_hits.into());
         metrics
             .response_cache_evictions

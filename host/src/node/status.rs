@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
 use super::modules::NodeModules;
+use super::snapshots::NodeSnapshots;
 use super::stores::Stores;
 use super::{limits, repair, sessions};
 use crate::admin::{
     AdminSource, Check, CheckpointStatus, LimitChanges, LimitsError, LimitsInForce, Member,
     ModuleSource, ModuleStatus, PayloadKind, Poison, Role, Session, SessionError, SessionPage,
-    Skip, SkipRefused, Status, ViewError, hex,
+    Skip, SkipRefused, SnapshotSource, Status, ViewError, hex,
 };
 use crate::config::Config;
 use crate::consensus::machine::checkpoints::Outcome;
@@ -420,6 +421,15 @@ impl AdminSource for NodeStatus {
             state: started.stores.state.clone(),
             said: self.module_log.clone(),
             assembly: started.assembly(),
+        }))
+    }
+
+    fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
+        let started = self.started_node.get()?;
+        Some(Arc::new(NodeSnapshots {
+            node: self.node,
+            driver: self.driver.clone(),
+            state: started.stores.state.clone(),
         }))
     }
 

@@ -4,6 +4,7 @@
 mod admission;
 mod code_cache;
 mod commands;
+mod deploy;
 mod floods;
 mod init;
 

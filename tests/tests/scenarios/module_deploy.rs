@@ -18,14 +18,14 @@ use crate::tally::{PANICS, Tally, counted, with_version};
 const TIMEOUT: [&str; 2] = ["--timeout", "60s"];
 const SESSIONS: usize = 16;
 
-fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
+pub(crate) fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
     let mut command = cluster.quorate_command(&[&TIMEOUT, arguments].concat());
     command.stdin(Stdio::null());
     command.output().unwrap()
 }
 
 #[track_caller]
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+pub(crate) fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
     let output = run(cluster, &[arguments, &["-o", "json"]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {errors}", output.status);
@@ -34,7 +34,7 @@ fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
 
 /// Checks that a command fails with this exit code and slug, and returns what it said.
 #[track_caller]
-fn assert_fails(output: &Output, code: i32, slug: &str) -> String {
+pub(crate) fn assert_fails(output: &Output, code: i32, slug: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{errors}");
     assert!(errors.contains(&format!("error[{slug}]: ")), "{errors}");
@@ -42,21 +42,21 @@ fn assert_fails(output: &Output, code: i32, slug: &str) -> String {
 }
 
 /// Files of modules, removed in the end.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    fn of(&self, name: &str, wasm: &[u8]) -> String {
+    pub(crate) fn of(&self, name: &str, wasm: &[u8]) -> String {
         let path: PathBuf = self.0.path().join(name);
         fs::write(&path, wasm).unwrap();
         path.into_os_string().into_string().unwrap()
     }
 }
 
-async fn tallying(files: &Files) -> Cluster {
+pub(crate) async fn tallying(files: &Files) -> Cluster {
     let settings = Settings {
         module: files.of("one.wasm", &Tally::new(1, 1).wasm()),
         ..Settings::default()

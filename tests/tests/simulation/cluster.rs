@@ -1,13 +1,12 @@
 //! The nodes, each an [`Assembly`] over its disk in memory, that can be started and ended.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate_core::limits::Limits;
-use quorate_engine::{CodeCache, CodeKey, Engine};
+use quorate_engine::Engine;
 use quorate_host::consensus::machine::Recent;
 use quorate_host::consensus::runtime::seed_thread;
 use quorate_host::consensus::types::Member;
@@ -24,6 +23,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::Rng;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::deploys::{Compiled, Deploys, PROBE};
 use crate::edge::{MemoryEdge, client_endpoint};
 use crate::invariants::Invariants;
 use crate::network::{Net, NodeEnd};
@@ -31,7 +31,6 @@ use crate::peers::PeerTransport;
 use crate::randomness::generator;
 use crate::trace::{Party, Trace};
 
-const PROBE: &[u8] = include_bytes!("../../../modules/prebuilt/probe.wasm");
 /// 2026-01-01T00:00:00Z.
 const WALL_START_US: u64 = 1_767_225_600_000_000;
 /// Of one node from that of another, at most.
@@ -55,6 +54,7 @@ pub struct Cluster {
     invariants: Invariants,
     genesis: Arc<Genesis>,
     compiled: Compiled,
+    deploys: Deploys,
     nodes: BTreeMap<u64, Node>,
     begin: tokio::time::Instant,
     /// Where the log of a node ended when the node did.
@@ -76,21 +76,6 @@ struct Node {
 struct Running {
     driver: Driver,
     assembly: Assembly,
-}
-
-/// Compiled code, kept for all nodes: the same module is compiled once.
-#[derive(Debug, Clone, Default)]
-struct Compiled(Arc<Mutex<BTreeMap<CodeKey, Vec<u8>>>>);
-
-impl CodeCache for Compiled {
-    fn get(&self, key: CodeKey) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.0.lock().unwrap().get(&key).cloned())
-    }
-
-    fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().insert(key, bytes.to_vec());
-        Ok(())
-    }
 }
 
 impl Cluster {
@@ -125,6 +110,7 @@ impl Cluster {
             invariants,
             genesis: Arc::new(Genesis::new(limits, PROBE.to_vec())),
             compiled: Compiled::default(),
+            deploys: Deploys::default(),
             begin,
             log_ends: BTreeMap::new(),
             bad_clock,
@@ -331,6 +317,29 @@ impl Cluster {
         let ahead = ahead.expect("other clocks are good");
         // A clock that is set back was ahead a moment ago.
         self.good_ahead_us.fetch_max(ahead, Ordering::Relaxed);
+    }
+
+    /// Begins to put a version of the module in force by way of the node that leads; it goes on
+    /// meanwhile.
+    pub fn deploy(&self, version: u64) {
+        let Some(id) = self.leader() else {
+            return;
+        };
+        if let Some(running) = &self.nodes[&id].running {
+            let library = running.assembly.library().clone();
+            let deploys = self.deploys.clone();
+            let trace = self.trace.clone();
+            running.driver.task(async move {
+                deploys.run(&library, id, version, &trace).await;
+            });
+        }
+    }
+
+    /// What deploys were told is true in the end.
+    pub fn check_deploys(&self) {
+        for (id, node) in self.running() {
+            self.deploys.check(id, &*node.state().view(), &self.trace);
+        }
     }
 
     /// Moves the wall clock that may be wrong.

@@ -12,7 +12,7 @@ pub const LINE: &str = "covered: ";
 pub struct Coverage(BTreeMap<String, u64>);
 
 /// What must have happened, besides every fault, and how often in [`crate::SEEDS_DEFAULT`] runs.
-const REQUIRED: [(&str, u64); 28] = [
+const REQUIRED: [(&str, u64); 31] = [
     ("answered: add", 1_000),
     ("answered: broadcast", 500),
     ("answered: fail", 100),
@@ -27,9 +27,12 @@ const REQUIRED: [(&str, u64); 28] = [
     ("crash in the transfer of a snapshot", 5),
     ("follower needs a snapshot", 40),
     ("follower's valve closed: apply is behind", 10),
+    ("deploy: module-not-ready", 5),
+    ("deploy: not-leader", 5),
     ("layers at their cap", 1),
     ("leader elected", 500),
     ("log purged", 1_000),
+    ("module put in force", 200),
     ("node stopped after its disk failed", 2),
     ("outcome unknown in time", 5),
     ("power lost right after a fold", 5),

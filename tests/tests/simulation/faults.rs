@@ -9,6 +9,7 @@ use rand_core::Rng;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::deploys::VERSIONS;
 use crate::history::History;
 use crate::network::{Net, Weather};
 use crate::trace::{Party, Trace};
@@ -150,6 +151,11 @@ impl Faults {
         let mut drifted = Instant::now();
         for fault in faults {
             self.wait(500, 3_000).await;
+            if self.below(2) == 0 {
+                // What goes wrong next comes in the middle of it, or right after.
+                cluster.deploy(self.below(VERSIONS));
+                self.wait(0, 300).await;
+            }
             self.trace.event("fault", format_args!("{fault:?}"));
             self.inject(fault, cluster).await;
             self.trace.count(name(fault));

@@ -9,6 +9,7 @@
 mod cluster;
 mod coverage;
 mod deliveries;
+mod deploys;
 mod edge;
 mod faults;
 mod history;
@@ -19,6 +20,9 @@ mod peers;
 mod process;
 mod randomness;
 mod run;
+#[allow(dead_code, reason = "not every test uses everything of it")]
+#[path = "../../../host/tests/nodes/memory/tally.rs"]
+mod tally;
 mod trace;
 mod workload;
 

@@ -64,7 +64,7 @@ fn serve(binary: &Path, folder: &Path, module: &Path) -> Output {
 }
 
 /// FAULTS 49: exports that are missing, too many, of other types or for another ABI.
-fn wrong_exports() -> Vec<(Vec<u8>, &'static str, &'static str)> {
+pub(super) fn wrong_exports() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let another_type = |parts: &[&str], name| (module(parts), "module-export", name);
     let apply_of =
         |signature: &str| format!("(func (export \"quorate_apply\") {signature} unreachable)");
@@ -161,7 +161,7 @@ fn wrong_exports() -> Vec<(Vec<u8>, &'static str, &'static str)> {
 }
 
 /// What is refused, by which rule, and what the message must name.
-fn refused() -> Vec<(Vec<u8>, &'static str, &'static str)> {
+pub(super) fn refused() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let whole = with("");
     let large = "(drop (i32.const 1))".repeat(1 << 18);
     let import = |name: &str| with(&format!("(import {name} (func (param i32 i32)))"));
@@ -283,7 +283,7 @@ fn nested(count: usize) -> String {
 }
 
 /// What is admitted and takes long to compile.
-fn bomb() -> Vec<u8> {
+pub(super) fn bomb() -> Vec<u8> {
     let targets: String = (0..8_000).map(|n| format!(" {}", n % 8)).collect();
     let dispatch = format!(
         "(func (param i32) {} (br_table {targets} (local.get 0)) {})",

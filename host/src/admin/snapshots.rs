@@ -1,0 +1,97 @@
+//! A snapshot of a node's state, for whoever asks the admin listener: chunk by chunk, as nodes give it to
+//! each other.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::api::text;
+use super::routes::{Context, Failure, failure, invalid};
+
+/// What the admin listener asks about snapshots: the node.
+pub trait SnapshotSource: Send + Sync {
+    /// Begins a snapshot, or goes on with the one that is being read.
+    fn begin(&self) -> BoxFuture<'_, Result<SnapshotBegun, SnapshotError>>;
+
+    /// One chunk of the snapshot of this id, from 0 on.
+    fn chunk(&self, id: String, number: u64) -> BoxFuture<'_, Result<Bytes, SnapshotError>>;
+}
+
+/// A snapshot that can be read. It is kept while somebody reads it, for an hour at most.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SnapshotBegun {
+    /// The node whose state it is.
+    #[serde(with = "text")]
+    pub node_id: u64,
+    /// The same id is the same bytes.
+    pub id: String,
+    /// The last entry in it.
+    #[serde(with = "text")]
+    pub index: u64,
+    /// That entry's term.
+    #[serde(with = "text")]
+    pub term: u64,
+    /// How many chunks it has.
+    pub chunks: u64,
+    /// Length of all of them.
+    pub bytes: u64,
+}
+
+/// Why there is no snapshot, or no chunk of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The node has not opened its files yet.
+    #[error("the node is still starting")]
+    NotRunning,
+    /// Nothing was ever applied.
+    #[error("the node has applied nothing yet")]
+    Nothing,
+    /// It is too old, or another one took its place.
+    #[error("the snapshot is gone")]
+    Gone,
+    /// It has fewer chunks.
+    #[error("the snapshot has no chunk {0}")]
+    NoChunk(u64),
+    /// The node's own trouble.
+    #[error("the node cannot: {0}")]
+    Fault(String),
+}
+
+pub(super) async fn begin(State(context): State<Context>) -> Result<Json<SnapshotBegun>, Failure> {
+    let source = context.source.snapshots();
+    let source = source.ok_or(SnapshotError::NotRunning)?;
+    Ok(Json(source.begin().await?))
+}
+
+pub(super) async fn chunk(
+    State(context): State<Context>,
+    Path((id, number)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let number = number.parse();
+    let number = number.map_err(|_| invalid("a chunk is named by its number".to_owned()))?;
+    let source = context.source.snapshots();
+    let source = source.ok_or(SnapshotError::NotRunning)?;
+    let chunk = source.chunk(id, number).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], chunk).into_response())
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        let message = error.to_string();
+        match error {
+            SnapshotError::NotRunning | SnapshotError::Nothing => {
+                failure(StatusCode::SERVICE_UNAVAILABLE, "not-running", message).hint("try again")
+            }
+            SnapshotError::Gone => {
+                failure(StatusCode::GONE, "snapshot-gone", message).hint("begin another one")
+            }
+            SnapshotError::NoChunk(_) => failure(StatusCode::NOT_FOUND, "no-chunk", message),
+            SnapshotError::Fault(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "fault", message),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Modules that are put in force while everything else happens: versions of the one module, which all
+//! answer alike.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate_core::library;
+use quorate_core::module::ModuleHash;
+use quorate_core::state::Read;
+use quorate_engine::{CodeCache, CodeKey};
+use quorate_host::modules::{Error, InForce, Library, Mode, Outcome, Quorum, Wish};
+
+use crate::tally::with_version;
+use crate::trace::{Party, Trace};
+
+/// The module of every simulation.
+pub const PROBE: &[u8] = include_bytes!("../../../modules/prebuilt/probe.wasm");
+/// Versions beside the first: so few that some are put in force again.
+pub const VERSIONS: u64 = 3;
+/// Long enough for nodes that are well.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// What was put in force, as whoever asked for it was told.
+#[derive(Debug, Clone, Default)]
+pub struct Deploys(Arc<Mutex<BTreeMap<u64, ModuleHash>>>);
+
+impl Deploys {
+    /// Deploys a version by way of node `id`, and notes what that came to.
+    pub async fn run(&self, library: &Library, id: u64, version: u64, trace: &Trace) {
+        let name = Party::Node(id);
+        trace.event(name, format_args!("deploys version {version}"));
+        match deploy(library, version).await {
+            Ok(in_force) => {
+                let (index, outcome) = (in_force.index, in_force.outcome);
+                trace.event(
+                    name,
+                    format_args!("{outcome:?}: version {version} at {index}"),
+                );
+                if outcome == Outcome::Activated {
+                    trace.count("module put in force");
+                    self.0.lock().unwrap().insert(index, in_force.hash);
+                }
+            }
+            Err(error) => {
+                trace.event(name, format_args!("does not deploy: {}", error.code()));
+                trace.count(format!("deploy: {}", error.code()));
+            }
+        }
+    }
+
+    /// What was acknowledged is in the history of a node that has applied everything.
+    pub fn check(&self, id: u64, view: &dyn Read, trace: &Trace) {
+        let known = library::activations(view).expect("the state can be read");
+        for (index, hash) in &*self.0.lock().unwrap() {
+            let found = known.iter().find(|(known, _)| known == index);
+            if found.map(|(_, activation)| activation.hash) != Some(*hash) {
+                let name = Party::Node(id);
+                trace.violation(format_args!(
+                    "modules: {hash} was put in force at {index}, and {name} does not know it"
+                ));
+            }
+        }
+    }
+}
+
+async fn deploy(library: &Library, version: u64) -> Result<InForce, Error> {
+    let code = with_version(PROBE, &format!("9.0.{version}"));
+    let hash = library.upload(code).await?.hash;
+    let quorum = match version % 2 {
+        0 => Quorum::All,
+        _ => Quorum::Majority,
+    };
+    let wish = Wish {
+        hash,
+        mode: Mode::Upgrade,
+        expected: None,
+        quorum,
+        wait: WAIT,
+        argument: Vec::new(),
+    };
+    library.activate(&wish).await
+}
+
+/// Compiled code, kept for all nodes and all runs: the same module is compiled once.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled(Arc<Mutex<BTreeMap<CodeKey, Vec<u8>>>>);
+
+impl Compiled {
+    fn path(key: CodeKey) -> PathBuf {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulated-code");
+        folder.join(key.to_string())
+    }
+}
+
+impl CodeCache for Compiled {
+    fn get(&self, key: CodeKey) -> io::Result<Option<Vec<u8>>> {
+        let mut kept = self.0.lock().unwrap();
+        if let Some(code) = kept.get(&key) {
+            return Ok(Some(code.clone()));
+        }
+        let Ok(code) = fs::read(Self::path(key)) else {
+            return Ok(None);
+        };
+        kept.insert(key, code.clone());
+        Ok(Some(code))
+    }
+
+    fn put(&self, key: CodeKey, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().insert(key, bytes.to_vec());
+        // Other runs may do the same just now: what has the name is whole.
+        let path = Self::path(key);
+        let partial = path.with_extension(std::process::id().to_string());
+        fs::create_dir_all(path.parent().expect("it has a folder"))?;
+        fs::write(&partial, bytes)?;
+        fs::rename(partial, path)
+    }
+}
