@@ -8,6 +8,8 @@ mod cluster;
 mod disk;
 mod failover;
 mod load;
+mod machine;
+mod meter;
 mod raw;
 mod sessions;
 mod stages;
