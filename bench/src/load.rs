@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use quorate_client::Client;
 use quorate_tests::{Cluster, Usage, kv};
+use tokio::task::JoinHandle;
 
 use crate::stages::{Snapshot, Stages};
 use crate::{cluster, disk, raw};
@@ -65,10 +66,18 @@ impl Phase {
     pub(crate) async fn pass(&self, warm_up: Duration, measure: Duration) -> f64 {
         tokio::time::sleep(warm_up).await;
         let started = Instant::now();
-        self.0.store(Self::MEASURE, Ordering::Relaxed);
+        self.measure();
         tokio::time::sleep(measure).await;
-        self.0.store(Self::END, Ordering::Relaxed);
+        self.end();
         started.elapsed().as_secs_f64()
+    }
+
+    pub(crate) fn measure(&self) {
+        self.0.store(Self::MEASURE, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.store(Self::END, Ordering::Relaxed);
     }
 
     pub(crate) fn is_measuring(&self) -> bool {
@@ -223,20 +232,27 @@ async fn measure(
     let phase = Arc::new(Phase::default());
     let loads = match arguments.generator {
         Generator::Client => by_client(cluster, in_flight, arguments, &phase).await?,
-        Generator::Raw => by_frames(cluster, in_flight, arguments, &phase).await?,
+        Generator::Raw => {
+            let raw = Raw {
+                in_flight,
+                sessions: arguments.sessions,
+                keys: arguments.keys,
+            };
+            raw.start(cluster, &phase, latencies).await?
+        }
     };
     tokio::time::sleep(Duration::from_secs(arguments.warm_up)).await;
 
     let stages_before = Snapshot::take(cluster).await?;
     let (nodes_before, own_before) = (cpu(cluster)?, own_cpu()?);
     let started = Instant::now();
-    phase.0.store(Phase::MEASURE, Ordering::Relaxed);
+    phase.measure();
     let mut resident_max = 0;
     while started.elapsed() < Duration::from_secs(arguments.seconds) {
         resident_max = resident_max.max(resident(cluster)?);
         tokio::time::sleep(SAMPLE_INTERVAL).await;
     }
-    phase.0.store(Phase::END, Ordering::Relaxed);
+    phase.end();
     let took = started.elapsed();
     let (nodes_after, own_after) = (cpu(cluster)?, own_cpu()?);
     let stages = Snapshot::take(cluster).await?.since(&stages_before);
@@ -257,7 +273,7 @@ async fn measure(
     })
 }
 
-type Load = tokio::task::JoinHandle<Result<Histogram<u64>>>;
+type Load = JoinHandle<Result<Histogram<u64>>>;
 
 async fn by_client(
     cluster: &Cluster,
@@ -296,27 +312,39 @@ async fn one_at_a_time(
     Ok(latencies)
 }
 
-async fn by_frames(
-    cluster: &mut Cluster,
-    in_flight: usize,
-    arguments: &Arguments,
-    phase: &Arc<Phase>,
-) -> Result<Vec<Load>> {
-    let leader = cluster.wait_for_leader().await?;
-    let address = cluster.client_address(leader).to_string();
-    let sessions = sessions(in_flight, arguments);
-    let mut loads = Vec::new();
-    for n in 0..sessions {
-        // What does not divide evenly goes to the first sessions.
-        let window = in_flight / sessions + usize::from(n < in_flight % sessions);
-        let session = raw::Session::create(&address).await?;
-        loads.push(tokio::spawn(session.load(
-            window,
-            Sets::random(n, arguments.keys),
-            Arc::clone(phase),
-        )));
+/// A closed loop of sets by frames over TCP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Raw {
+    /// Commands under way at one time.
+    pub(crate) in_flight: usize,
+    /// Sessions that share them, if there are as many.
+    pub(crate) sessions: usize,
+    /// Keys that are set.
+    pub(crate) keys: u64,
+}
+
+impl Raw {
+    /// Starts the sessions with the leader, each with a record of its own. They end with `phase`.
+    pub(crate) async fn start<R: raw::Record>(
+        self,
+        cluster: &mut Cluster,
+        phase: &Arc<Phase>,
+        record: impl Fn() -> Result<R>,
+    ) -> Result<Vec<JoinHandle<Result<R>>>> {
+        let leader = cluster.wait_for_leader().await?;
+        let address = cluster.client_address(leader).to_string();
+        let sessions = self.in_flight.min(self.sessions).max(1);
+        let mut loads = Vec::new();
+        for n in 0..sessions {
+            // What does not divide evenly goes to the first sessions.
+            let window = self.in_flight / sessions + usize::from(n < self.in_flight % sessions);
+            let session = raw::Session::create(&address).await?;
+            let sets = Sets::random(n, self.keys);
+            let load = session.load(window, sets, Arc::clone(phase), record()?);
+            loads.push(tokio::spawn(load));
+        }
+        Ok(loads)
     }
-    Ok(loads)
 }
 
 /// Sets each key once.
@@ -329,7 +357,12 @@ async fn fill(cluster: &mut Cluster, arguments: &Arguments) -> Result<()> {
     for n in 0..arguments.sessions {
         let session = raw::Session::create(&address).await?;
         let sets = Sets::each(n, arguments.sessions, arguments.keys);
-        loads.push(tokio::spawn(session.load(64, sets, Arc::clone(&phase))));
+        loads.push(tokio::spawn(session.load(
+            64,
+            sets,
+            Arc::clone(&phase),
+            latencies()?,
+        )));
     }
     for load in loads {
         load.await??;
@@ -347,7 +380,8 @@ fn usages(cluster: &Cluster) -> Result<Vec<Usage>> {
         .collect()
 }
 
-fn cpu(cluster: &Cluster) -> Result<Duration> {
+/// User and system time of all nodes so far.
+pub(crate) fn cpu(cluster: &Cluster) -> Result<Duration> {
     Ok(usages(cluster)?.iter().map(|usage| usage.cpu).sum())
 }
 

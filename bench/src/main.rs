@@ -1,15 +1,19 @@
 //! `quorate-bench`: measures three release-built nodes on this machine.
 //!
-//! `cargo run --release -- load`, `-- failover`, `-- sessions` and `-- apply`, in this folder. What the numbers mean, and what they
-//! do not, is in docs/performance.md.
+//! `cargo run --release -- load`, `-- failover`, `-- sessions`, `-- deploy`, `-- queries` and `-- apply`, in this
+//! folder. What the numbers mean, and what they do not, is in docs/performance.md.
 
+mod acknowledged;
 mod apply;
 mod cluster;
+mod deploy;
 mod disk;
 mod failover;
+mod grown;
 mod load;
 mod machine;
 mod meter;
+mod queries;
 mod raw;
 mod sessions;
 mod stages;
@@ -41,6 +45,10 @@ enum Command {
     Failover(failover::Arguments),
     /// Creating sessions, calls and reads one at a time, reads per second, sessions that only live
     Sessions(sessions::Arguments),
+    /// Longest gap between acknowledgements under load, with and without a deployment of a module
+    Deploy(deploy::Arguments),
+    /// Reads and writes per second, alone and beside each other
+    Queries(queries::Arguments),
     /// Applying alone, in this process: commands per second by batch size, and where the time goes
     Apply(apply::Arguments),
 }
@@ -55,6 +63,8 @@ async fn main() -> Result<()> {
         Command::Sessions(arguments) => {
             sessions::run(cluster().await?, binary.as_deref(), &arguments).await
         }
+        Command::Deploy(arguments) => deploy::run(cluster().await?, &arguments).await,
+        Command::Queries(arguments) => queries::run(cluster().await?, &arguments).await,
         Command::Apply(arguments) => apply::run(&arguments).await,
     }
 }

@@ -20,6 +20,23 @@ const COMMAND: u8 = 0x04;
 /// Longest frame that a node sends here; anything longer is a mistake.
 const FRAME_BYTES_MAX: usize = 2 << 20;
 
+/// Between keep-alives: a third of the default timeout, as the client library does it. Commands do not
+/// extend a session.
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What becomes of the times of commands.
+pub(crate) trait Record: Send + 'static {
+    /// A command that counts was answered just now, so long after it was sent.
+    fn answered(&mut self, latency: Duration) -> Result<()>;
+}
+
+impl Record for Histogram<u64> {
+    fn answered(&mut self, latency: Duration) -> Result<()> {
+        self.record(u64::try_from(latency.as_micros())?)?;
+        Ok(())
+    }
+}
+
 /// A session that was created.
 pub(crate) struct Session {
     wire: Wire,
@@ -121,33 +138,44 @@ impl Session {
         }
     }
 
-    /// Keeps `window` commands under way until the end of the measurement.
-    pub(crate) async fn load(
+    /// Keeps `window` commands under way until the end of the measurement; the record of them.
+    pub(crate) async fn load<R: Record>(
         mut self,
         window: usize,
         mut sets: Sets,
         phase: Arc<Phase>,
-    ) -> Result<Histogram<u64>> {
-        let mut latencies = latencies()?;
+        mut record: R,
+    ) -> Result<R> {
         let mut pending = Pending::default();
+        let mut said_alive = Instant::now();
         for _ in 0..window {
             pending.send(&mut self.wire, &mut sets, &phase)?;
         }
         while !phase.has_ended() && !pending.started.is_empty() {
+            if said_alive.elapsed() >= KEEP_ALIVE_INTERVAL {
+                said_alive = Instant::now();
+                let alive = ClientMessage::KeepAlive { timestamp: 0 };
+                self.wire.put(0, &alive.encode()?);
+            }
             self.wire.flush().await?;
             let mut message = Some(self.wire.message().await?);
             // All that has arrived, then one write.
             while let Some(frame) = message {
-                if let Some(started) = pending.answered(&frame)?
-                    && phase.is_measuring()
-                {
-                    latencies.record(u64::try_from(started.elapsed().as_micros())?)?;
+                match ServerMessage::decode(&frame)? {
+                    ServerMessage::KeepAliveResponse { .. } => {}
+                    answer => {
+                        if let Some(started) = pending.answered(answer)?
+                            && phase.is_measuring()
+                        {
+                            record.answered(started.elapsed())?;
+                        }
+                        pending.send(&mut self.wire, &mut sets, &phase)?;
+                    }
                 }
-                pending.send(&mut self.wire, &mut sets, &phase)?;
                 message = self.wire.arrived()?;
             }
         }
-        Ok(latencies)
+        Ok(record)
     }
 }
 
@@ -182,9 +210,9 @@ impl Pending {
     }
 
     /// When the command was sent that is answered here, if that counts.
-    fn answered(&mut self, frame: &[u8]) -> Result<Option<Instant>> {
+    fn answered(&mut self, answer: ServerMessage) -> Result<Option<Instant>> {
         let expected = self.sent + 1 - self.started.len() as u64;
-        match ServerMessage::decode(frame)? {
+        match answer {
             ServerMessage::CommandResponse {
                 request,
                 outcome: Outcome::Success { .. },

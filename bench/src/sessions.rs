@@ -12,6 +12,7 @@ use quorate_tests::{Cluster, kv};
 use tokio::task::JoinSet;
 
 use crate::load::{Phase, latencies};
+use crate::raw::KEEP_ALIVE_INTERVAL;
 use crate::{cluster, raw};
 
 #[derive(Debug, clap::Args)]
@@ -38,8 +39,6 @@ const CREATORS: usize = 100;
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Calls one at a time.
 const CALLS: usize = 3_000;
-/// A third of the default timeout, as the client library does it.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(
     mut cluster: Cluster,
@@ -159,19 +158,36 @@ async fn redirects(cluster: &mut Cluster) -> Result<()> {
 /// Latencies of reads, and in how many seconds they were counted.
 async fn reads(address: &str, in_flight: usize, seconds: u64) -> Result<(Histogram<u64>, f64)> {
     let phase = Arc::new(Phase::default());
-    let sessions = in_flight.min(READERS);
+    let reading = start_reads(address, in_flight, &phase).await?;
+    let seconds = phase.pass(WARM_UP, Duration::from_secs(seconds)).await;
+    Ok((end_reads(reading).await?, seconds))
+}
+
+/// Keeps so many linearizable reads of one key under way until the end of `phase`.
+pub(crate) async fn start_reads(
+    address: &str,
+    in_flight: usize,
+    phase: &Arc<Phase>,
+) -> Result<JoinSet<Result<Histogram<u64>>>> {
     let mut reading = JoinSet::new();
+    let sessions = in_flight.min(READERS);
     for n in 0..sessions {
         let window = in_flight / sessions + usize::from(n < in_flight % sessions);
         let session = raw::Session::create(address).await?;
-        reading.spawn(session.read(window, kv::get("key"), Arc::clone(&phase)));
+        reading.spawn(session.read(window, kv::get("key"), Arc::clone(phase)));
     }
-    let seconds = phase.pass(WARM_UP, Duration::from_secs(seconds)).await;
+    Ok(reading)
+}
+
+/// The latencies of all of them.
+pub(crate) async fn end_reads(
+    mut reading: JoinSet<Result<Histogram<u64>>>,
+) -> Result<Histogram<u64>> {
     let mut all = latencies()?;
     while let Some(read) = reading.join_next().await {
         all.add(read??)?;
     }
-    Ok((all, seconds))
+    Ok(all)
 }
 
 /// How many sessions were created, and in how many seconds.
