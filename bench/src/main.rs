@@ -1,6 +1,6 @@
 //! `quorate-bench`: measures three release-built nodes on this machine.
 //!
-//! `cargo run --release -- load`, `-- failover`, `-- sessions`, `-- deploy`, `-- queries` and `-- apply`, in this
+//! `cargo run --release -- load`, `-- failover`, `-- sessions`, `-- deploy`, `-- queries`, `-- apply` and `-- migrate`, in this
 //! folder. What the numbers mean, and what they do not, is in docs/performance.md.
 
 mod acknowledged;
@@ -13,6 +13,7 @@ mod grown;
 mod load;
 mod machine;
 mod meter;
+mod migrate;
 mod queries;
 mod raw;
 mod sessions;
@@ -51,6 +52,8 @@ enum Command {
     Queries(queries::Arguments),
     /// Applying alone, in this process: commands per second by batch size, and where the time goes
     Apply(apply::Arguments),
+    /// Migrating alone, in this process: keys per second, in one entry and in steps
+    Migrate(migrate::Arguments),
 }
 
 #[tokio::main]
@@ -66,5 +69,6 @@ async fn main() -> Result<()> {
         Command::Deploy(arguments) => deploy::run(cluster().await?, &arguments).await,
         Command::Queries(arguments) => queries::run(cluster().await?, &arguments).await,
         Command::Apply(arguments) => apply::run(&arguments).await,
+        Command::Migrate(arguments) => migrate::run(&arguments).await,
     }
 }
