@@ -51,15 +51,8 @@ impl Machine {
     /// Puts `code` into the state, and compiles it, as a node does before it is put in force.
     pub(crate) fn store_module(&mut self, code: &[u8]) -> Result<ModuleHash> {
         let hash = library::hash_of(code);
-        let chunks = library::chunks(code);
-        let total = u32::try_from(chunks.len())?;
-        for (number, bytes) in chunks.enumerate() {
-            self.apply_now(vec![Operation::ModuleChunk {
-                hash,
-                number: u32::try_from(number)?,
-                total,
-                bytes: bytes.to_vec(),
-            }])?;
+        for chunk in (0..).map_while(|number| library::store_chunk(hash, code, number)) {
+            self.apply_now(vec![chunk])?;
         }
         match self.engine.load(hash, code, &Limits::default().module)? {
             Ok(_) => Ok(hash),

@@ -45,6 +45,14 @@ pub(crate) fn print(text: &str) -> Result<(), Box<Failure>> {
     }
 }
 
+/// What is known of one thing: a line each, with its name in front.
+pub(crate) fn named_lines(lines: &[(&str, String)]) -> String {
+    let lines = lines
+        .iter()
+        .map(|(name, value)| format!("{name:18}{value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Writes `value` as one line of JSON to standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Box<Failure>> {
     let text = serde_json::to_string(value).expect("the value has nothing that JSON cannot say");

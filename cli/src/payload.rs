@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::args::Payload;
 use crate::failure::{Failure, Slug};
 use crate::http;
+use crate::nodes::{self, Trouble};
 use crate::output::Exit;
 
 /// Longest input that is read, in bytes.
@@ -189,33 +190,34 @@ impl Viewer {
         request: &ViewRequest,
         deadline: Instant,
     ) -> Result<ViewAnswer, Box<Failure>> {
-        let mut said = Vec::new();
-        for (asked, admin) in self.admins.iter().enumerate() {
-            let until = http::turn(deadline, self.admins.len() - asked);
-            let error = match http::post(admin, "/v1/view", request, until).await {
-                Ok(answer) => return Ok(answer),
-                Err(http::Error::Refused(status, error)) if status.is_client_error() => {
-                    return Err(Failure::input(error.message));
-                }
-                Err(http::Error::Refused(_, error)) if error.code == "no-json" => {
-                    let failure = Failure::new(Exit::USAGE, Slug::NoJson, error.message);
-                    return Err(failure.hint("give the payload as it is, with --hex or --file"));
-                }
-                Err(http::Error::Refused(_, error)) if error.code == "no-module" => {
-                    return Err(Failure::new(Exit::REFUSED, Slug::NoModule, error.message));
-                }
-                Err(error) => error,
-            };
-            said.push(format!("{admin}: {error}"));
-        }
-        let text = format!("no node turns JSON into payloads\n  {}", said.join("\n  "));
-        Err(
-            Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text).hint(
-                "the admin addresses, which the nodes tell, must be reachable from here\n\
+        let nobody = (
+            "no node turns JSON into payloads",
+            "the admin addresses, which the nodes tell, must be reachable from here\n\
              (listen.advertise-admin); without them give payloads with --hex or --file",
-            ),
-        )
+        );
+        let post = async |admin: &str, until| {
+            let answer = http::post(admin, "/v1/view", request, until).await;
+            answer.map_err(refused)
+        };
+        nodes::in_turn(&self.admins, deadline, nobody, post).await
     }
+}
+
+/// What another node would say as well is a failure.
+fn refused(error: http::Error) -> Trouble {
+    Trouble::Fail(match error {
+        http::Error::Refused(status, error) if status.is_client_error() => {
+            Failure::input(error.message)
+        }
+        http::Error::Refused(_, error) if error.code == "no-json" => {
+            Failure::new(Exit::USAGE, Slug::NoJson, error.message)
+                .hint("give the payload as it is, with --hex or --file")
+        }
+        http::Error::Refused(_, error) if error.code == "no-module" => {
+            Failure::new(Exit::REFUSED, Slug::NoModule, error.message)
+        }
+        other => return other.into(),
+    })
 }
 
 fn unreadable() -> Box<Failure> {

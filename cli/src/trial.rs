@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_core::apply::{Applied, apply};
 use quorate_core::context::MODULE_DATA;
-use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::entry::{Entry, Operation};
+use quorate_core::library;
 use quorate_core::memory::Memory;
 use quorate_core::module::{Manifest, ModuleHash, ModuleLimits, Modules as _};
 use quorate_core::records::NotActivated;
 use quorate_core::result::OperationResult;
 use quorate_core::state::{Fault, Read};
 use quorate_engine::{Config, Diagnostic, Diagnostics, Engine};
-use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Failure, Slug};
 use crate::output::Exit;
@@ -103,7 +103,7 @@ impl Trial {
     /// The verdict on `code`, which `file` names.
     pub(crate) fn run(&self, file: &Path, code: &[u8]) -> Result<Verdict, Box<Failure>> {
         let file = file.display();
-        let hash = ModuleHash(Sha256::digest(code).into());
+        let hash = library::hash_of(code);
         let manifest = self
             .engine
             .load(hash, code, &ModuleLimits::default())
@@ -131,16 +131,7 @@ impl Trial {
 
     /// Puts the module in force in an empty state, entry by entry, as genesis does.
     fn activate(&self, hash: ModuleHash, code: &[u8]) -> Result<Applied, Fault> {
-        let chunks = code.chunks(CHUNK_BYTES_MAX);
-        let total = u32::try_from(chunks.len()).map_err(|_| Fault::new("too many chunks"))?;
-        let chunks = (0..)
-            .zip(chunks)
-            .map(|(number, bytes)| Operation::ModuleChunk {
-                hash,
-                number,
-                total,
-                bytes: bytes.to_vec(),
-            });
+        let chunks = (0..).map_while(|number| library::store_chunk(hash, code, number));
         let mut state = Memory::default();
         let mut index = 0;
         for chunk in chunks {

@@ -5,6 +5,11 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
+#[path = "support/ports.rs"]
+mod ports;
+
+use ports::free_ports;
+
 const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// Ends with the test, whatever becomes of it.
@@ -22,18 +27,8 @@ impl Drop for Dev {
     }
 }
 
-/// So many free ports in a row: free a moment ago, and below the range that systems hand out.
-fn free_ports(count: u16) -> u16 {
-    let start = 20_000 + (std::process::id() % 1000) as u16 * 10;
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (start..)
-        .step_by(10)
-        .find(|first| (*first..first + count).all(free))
-        .unwrap()
-}
-
 fn start(nodes: u16) -> Dev {
-    let port = free_ports(3 * nodes);
+    let port = free_ports(20_000, 3 * nodes);
     let mut child = Command::new(QUORATE)
         .args([
             "dev",

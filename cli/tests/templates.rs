@@ -9,6 +9,8 @@
 
 #[path = "templates/documents.rs"]
 mod documents;
+#[path = "support/ports.rs"]
+mod ports;
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

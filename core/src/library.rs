@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::apply::read;
-use crate::entry::CHUNK_BYTES_MAX;
+use crate::entry::{CHUNK_BYTES_MAX, Operation};
 use crate::keys;
 use crate::module::{ModuleHash, ModuleLimits};
 use crate::records::{Activation, ModuleRecord, Record};
@@ -126,6 +126,19 @@ pub fn chunks(code: &[u8]) -> impl ExactSizeIterator<Item = &[u8]> {
     let chunks = code.chunks(CHUNK_BYTES_MAX);
     u32::try_from(chunks.len()).expect("a module is limited to a few MiB");
     chunks
+}
+
+/// What stores chunk `number` of a module; `None` past its last one.
+pub fn store_chunk(hash: ModuleHash, code: &[u8], number: u32) -> Option<Operation> {
+    let mut chunks = chunks(code);
+    let total = chunks.len() as u32;
+    let bytes = chunks.nth(number as usize)?.to_vec();
+    Some(Operation::ModuleChunk {
+        hash,
+        number,
+        total,
+        bytes,
+    })
 }
 
 fn all<K, R: Record>(

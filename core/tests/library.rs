@@ -13,22 +13,6 @@ use quorate_core::{keys, library};
 
 use crate::support::*;
 
-fn put(key: &[u8], value: &[u8]) -> Action {
-    Action::Put(key.to_vec(), value.to_vec())
-}
-
-/// With data, a session, a request and a timer.
-fn in_use() -> Machine {
-    let mut machine = Machine::new();
-    let actions = [
-        put(b"k", b"v"),
-        Action::Request(vec![1], b"r".to_vec()),
-        Action::SetTimer(9, b"t".to_vec(), Vec::new()),
-    ];
-    machine.apply(vec![create(1), command(1, 1, &actions)]);
-    machine
-}
-
 fn another(init: &[Action]) -> Code {
     let mut code = Code::new("0.1.0", 7);
     code.manifest.name = "another".to_owned();
@@ -99,7 +83,7 @@ fn the_oldest_activations_are_forgotten() {
 
 #[test]
 fn reinstallation_drops_data_and_timers_and_nothing_else() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let first = Machine::first_module();
     let code = another(&[
         put(b"made", b"1"),
@@ -131,7 +115,7 @@ fn reinstallation_drops_data_and_timers_and_nothing_else() {
 
 #[test]
 fn reinstallation_whose_init_fails_leaves_everything_byte_for_byte() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let first = Machine::first_module();
     let code = another(&[put(b"made", b"1"), Action::Trap(Trap::Wasm)]);
     machine.apply(chunks(&code));
@@ -145,7 +129,7 @@ fn reinstallation_whose_init_fails_leaves_everything_byte_for_byte() {
 
 #[test]
 fn reinstallation_is_a_no_op_unless_what_it_expects_is_in_force() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let first = Machine::first_module();
     let code = another(&[]);
     machine.apply(chunks(&code));
@@ -163,7 +147,7 @@ fn reinstallation_is_a_no_op_unless_what_it_expects_is_in_force() {
 
 #[test]
 fn what_was_decided_over_an_empty_store_drops_nothing_that_came_in_meanwhile() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let first = Machine::first_module();
     let code = another(&[]);
     machine.apply(chunks(&code));
@@ -187,14 +171,14 @@ fn what_was_decided_over_an_empty_store_drops_nothing_that_came_in_meanwhile() {
 
 #[test]
 fn more_data_than_an_entry_may_drop_is_not_dropped() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let first = Machine::first_module();
     let code = another(&[]);
     machine.apply(chunks(&code));
     let keys_max = library::REINSTALL_KEYS_MAX;
     let state = Arc::make_mut(&mut machine.state);
     // With the keys that are there and the timer, which has two records, one more than the limit.
-    let there = in_use().data().len() as u64 + 2;
+    let there = Machine::in_use().data().len() as u64 + 2;
     for n in 0..=keys_max - there {
         let key = [&[MODULE_DATA, b'n'][..], &n.to_be_bytes()].concat();
         state.0.insert(key, [].into());

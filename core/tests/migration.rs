@@ -19,10 +19,6 @@ use crate::support::*;
 
 mod random;
 
-fn put(key: &[u8], value: &[u8]) -> Action {
-    Action::Put(key.to_vec(), value.to_vec())
-}
-
 /// Version 2 of the state, which it reaches by these steps.
 fn second(script: &[Vec<Action>]) -> Code {
     let mut code = Code::new("2.0.0", 2);

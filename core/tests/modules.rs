@@ -15,22 +15,6 @@ fn activated(code: &Code) -> OperationResult {
     OperationResult::Activated { hash: code.hash() }
 }
 
-fn put(key: &[u8], value: &[u8]) -> Action {
-    Action::Put(key.to_vec(), value.to_vec())
-}
-
-/// With data, a session, a request and a timer.
-fn in_use() -> Machine {
-    let mut machine = Machine::new();
-    let actions = [
-        put(b"k", b"v"),
-        Action::Request(vec![1], b"r".to_vec()),
-        Action::SetTimer(9, b"t".to_vec(), Vec::new()),
-    ];
-    machine.apply(vec![create(1), command(1, 1, &actions)]);
-    machine
-}
-
 /// Stores `code` and activates it over the first module.
 fn upgrade(machine: &mut Machine, code: &Code) -> OperationResult {
     machine.apply(chunks(code));
@@ -99,7 +83,7 @@ fn failed_init_leaves_the_store_empty() {
 
 #[test]
 fn equal_state_version_needs_no_migration_either_way() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let data = machine.data();
     let patched = Code::new("1.0.1", 1);
     assert_eq!(upgrade(&mut machine, &patched), activated(&patched));
@@ -117,7 +101,7 @@ fn equal_state_version_needs_no_migration_either_way() {
 
 #[test]
 fn upgrade_migrates_and_rollback_migrates_down() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let code = second(&[put(b"shape", b"2"), Action::Delete(b"k".to_vec())]);
     assert_eq!(upgrade(&mut machine, &code), activated(&code));
     assert_eq!(machine.value(b"shape").unwrap(), b"2");
@@ -173,7 +157,7 @@ fn failed_migration_leaves_everything_byte_for_byte() {
         ),
     ];
     for (end, response) in ends {
-        let mut machine = in_use();
+        let mut machine = Machine::in_use();
         let code = second(&[&ruin[..], &[end]].concat());
         machine.apply(chunks(&code));
         let before = machine.state_without_meta();
@@ -194,7 +178,7 @@ fn failed_migration_leaves_everything_byte_for_byte() {
 
 #[test]
 fn session_closed_by_a_migration_is_told_to_the_new_module() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let code = second(&[
         Action::Close(1),
         put(b"hook/3", &script(&[put(b"hook", b"ran")])),
@@ -214,7 +198,7 @@ fn session_closed_by_a_migration_is_told_to_the_new_module() {
 
 #[test]
 fn session_closed_on_the_way_down_is_told_to_the_module_that_it_leads_to() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let mut code = second(&[]);
     code.migrate_down.push(Action::Close(1));
     assert_eq!(upgrade(&mut machine, &code), activated(&code));
@@ -238,7 +222,7 @@ fn session_closed_on_the_way_down_is_told_to_the_module_that_it_leads_to() {
 
 #[test]
 fn activation_is_a_no_op_unless_what_it_expects_is_in_force() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let code = second(&[]);
     machine.apply(chunks(&code));
     let before = machine.state_without_meta();
@@ -327,7 +311,7 @@ fn as_many_modules_as_the_limit_also_within_one_entry() {
 
 #[test]
 fn removed_module_leaves_nothing_and_can_be_uploaded_again() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let before = machine.state_without_meta();
     let mut code = second(&[]);
     code.padding = CHUNK_BYTES_MAX;
@@ -348,7 +332,7 @@ fn removed_module_leaves_nothing_and_can_be_uploaded_again() {
 
 #[test]
 fn module_in_force_is_not_removed() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let before = machine.state_without_meta();
     let hash = Machine::first_module().hash();
     let remove = Operation::RemoveModule { hash };
@@ -366,7 +350,7 @@ fn module_that_does_not_fit_is_not_activated() {
         (other_name, NotActivated::OtherName),
         (too_new, NotActivated::NoMigration { from: 1, to: 3 }),
     ] {
-        let mut machine = in_use();
+        let mut machine = Machine::in_use();
         machine.apply(chunks(&code));
         let before = machine.state_without_meta();
         let result = machine.one(activate(Some(&first), &code));
@@ -397,7 +381,7 @@ fn limits_that_the_module_in_force_does_not_meet_are_refused() {
 
 #[test]
 fn node_without_the_code_loads_it_and_goes_on() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     machine.modules.unload();
     let result = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
     assert_eq!(result, said(machine.index, b"v"));
@@ -405,7 +389,7 @@ fn node_without_the_code_loads_it_and_goes_on() {
 
 #[test]
 fn operation_that_must_be_alone_is_refused_in_company() {
-    let mut machine = in_use();
+    let mut machine = Machine::in_use();
     let code = Code::new("1.0.1", 1);
     machine.apply(chunks(&code));
     let alone = [

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use quorate_core::context::{Access, Context};
-use quorate_core::module::{Export, ModuleHash, ModuleLimits, Modules as _};
+use quorate_core::library;
+use quorate_core::module::{Export, ModuleLimits, Modules as _};
 use quorate_core::state::{Fault, Order, Read, Value, Visit};
 use quorate_engine::{Config, Engine};
-use sha2::{Digest as _, Sha256};
 
 const ROUNDS: u32 = 100_000;
 const FUEL: u64 = 1_000_000_000;
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The main thread's stack is enough, so that no call needs a thread of its own.
     let engine = Engine::new(Config::default())?;
     let code = wat::parse_str(WAT)?;
-    let hash = ModuleHash(Sha256::digest(&code).into());
+    let hash = library::hash_of(&code);
     let limits = ModuleLimits::default();
     engine
         .load(hash, &code, &limits)?

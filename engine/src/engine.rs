@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_core::context::Context;
+use quorate_core::library;
 use quorate_core::module::{
     Export, Instance, Manifest, ModuleHash, ModuleLimits, Modules, Ran, Rejected,
 };
 use quorate_core::state::Fault;
-use sha2::{Digest, Sha256};
 use wasmtime::{Linker, Module};
 
 use crate::cache::{self, CodeCache, CodeKey, EngineKey};
@@ -396,7 +396,7 @@ impl Modules for Engine {
         if let Some(manifest) = known(&mut lock(&self.shelf)) {
             return Ok(Ok(manifest));
         }
-        let found = ModuleHash(Sha256::digest(code).into());
+        let found = library::hash_of(code);
         if found != hash {
             return Err(Fault::new(format!(
                 "the code of module {hash} is damaged: its hash is {found}"

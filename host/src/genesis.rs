@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use quorate_core::apply::Applied;
-use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::entry::{Entry, Operation};
+use quorate_core::library;
 use quorate_core::limits::Limits;
 use quorate_core::module::ModuleHash;
 use quorate_core::query;
 use quorate_core::records::NotActivated;
 use quorate_core::result::OperationResult;
-use sha2::{Digest, Sha256};
 
 use crate::consensus::{Consensus, ProposeError};
 use crate::drive::Driver;
@@ -43,7 +43,7 @@ pub enum Error {
 impl Genesis {
     /// Limits, and the module's bytes.
     pub fn new(limits: Limits, module: Vec<u8>) -> Self {
-        let module_hash = ModuleHash(Sha256::digest(&module).into());
+        let module_hash = library::hash_of(&module);
         Self {
             limits,
             module,
@@ -72,17 +72,7 @@ impl Genesis {
     }
 
     fn chunks(&self) -> impl Iterator<Item = Operation> + '_ {
-        let total = u32::try_from(self.module.len().div_ceil(CHUNK_BYTES_MAX))
-            .expect("a module is limited to a few MiB");
-        self.module
-            .chunks(CHUNK_BYTES_MAX)
-            .zip(0..)
-            .map(move |(bytes, number)| Operation::ModuleChunk {
-                hash: self.module_hash,
-                number,
-                total,
-                bytes: bytes.to_vec(),
-            })
+        (0..).map_while(|number| library::store_chunk(self.module_hash, &self.module, number))
     }
 }
 

@@ -245,7 +245,7 @@ impl Builder {
             Some(Rival::Code(other)) => {
                 let engine = crate::wasm::shared_engine()?;
                 let rival = compiled(Arc::clone(&engine));
-                rival.replace(crate::machine::hash_of(code), other);
+                rival.replace(quorate_core::library::hash_of(code), other);
                 (compiled(engine), rival, Compare::Effects)
             }
         })
@@ -284,6 +284,6 @@ pub(crate) fn native_code<M: Exported>() -> Vec<u8> {
 
 pub(crate) fn register<M: Exported>(library: &Library, code: &[u8]) -> Result<(), StartError> {
     library
-        .insert::<M>(crate::machine::hash_of(code))
+        .insert::<M>(quorate_core::library::hash_of(code))
         .map_err(|text| StartError::Problem(Problem::Inconsistent(text)))
 }

@@ -71,7 +71,7 @@ impl Library {
     /// Lets `code` run wherever `hash` is asked for.
     #[cfg(feature = "wasm")]
     pub(crate) fn replace(&self, hash: ModuleHash, code: &[u8]) {
-        let other = (crate::machine::hash_of(code), code.into());
+        let other = (quorate_core::library::hash_of(code), code.into());
         lock(&self.instead).insert(hash, other);
     }
 

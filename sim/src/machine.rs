@@ -13,13 +13,12 @@ use quorate_core::context::{Access, Context, MODULE_DATA};
 use quorate_core::entry::{Entry, Operation};
 use quorate_core::limits::Limits;
 use quorate_core::memory::Memory;
-use quorate_core::module::{Export, ModuleHash, Modules as _, Outcome, Trap};
+use quorate_core::module::{Export, Modules as _, Outcome, Trap};
 use quorate_core::query::{self, Queried, tag};
 use quorate_core::records::ActiveModule;
 use quorate_core::result::OperationResult;
 use quorate_core::state::Read;
 use quorate_guest::{Level, SessionId, Timestamp};
-use sha2::{Digest as _, Sha256};
 
 use crate::divergence::{self, Compare};
 use crate::failure::{Failure, ModuleError, Problem};
@@ -176,10 +175,6 @@ fn failure_of(called: &Called) -> Option<Failure> {
         })),
         Err(trap) => Some(Failure::of_trap(*trap, called.detail())),
     }
-}
-
-pub(crate) fn hash_of(code: &[u8]) -> ModuleHash {
-    ModuleHash(Sha256::digest(code).into())
 }
 
 impl Machine {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use quorate_host::admin::ModuleMode;
+use quorate_host::modules::Mode;
 
 use super::parse_timeout;
 
@@ -190,7 +190,7 @@ pub(crate) enum DeployMode {
     Reinstall,
 }
 
-impl From<DeployMode> for ModuleMode {
+impl From<DeployMode> for Mode {
     fn from(mode: DeployMode) -> Self {
         match mode {
             DeployMode::Auto => Self::Auto,

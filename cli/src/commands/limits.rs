@@ -4,18 +4,19 @@ use quorate_core::limits::{NAMED, Unit};
 use quorate_host::admin::{ErrorBody, LimitChanges, LimitInForce, LimitsInForce};
 use tokio::time::Instant;
 
-use super::session_show::ask;
 use crate::args::limits::{self, Set};
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
 use crate::leader::{Next, Request, Unanswered};
+use crate::nodes;
 use crate::output::{Exit, print, print_json};
 use crate::session::find;
 
 pub(crate) async fn show(options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
     let known = find(options, deadline).await?;
-    let in_force: LimitsInForce = ask(&known, "/v1/limits", deadline).await?;
+    let nobody = "no node tells of limits";
+    let in_force = nodes::get(&known, "/v1/limits", nobody, deadline, |_| None).await?;
     told(&in_force, options)
 }
 

@@ -1,18 +1,18 @@
 //! `quorate module deploy`: a file into the cluster's log, and in force once every node is ready.
 
 use std::fs;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressStyle};
 use quorate_core::library::{chunks, hash_of};
 use quorate_core::module::{Manifest, ModuleLimits};
 use quorate_engine::{Engine, MEMORY_BYTES_CEILING};
 use quorate_host::admin::{
-    ErrorBody, ModuleInForce, ModuleMode, ModuleOverview, ModuleUploaded, ModuleWish, Status,
+    ErrorBody, ModuleInForce, ModuleOverview, ModuleUploaded, ModuleWish, Status,
 };
+use quorate_host::modules::Mode;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +24,7 @@ use crate::failure::{Failure, Slug};
 use crate::http;
 use crate::leader::{Leader, Next, Request, Unanswered, failure_of};
 use crate::output::{Exit, print, print_json};
+use crate::progress::Progress;
 use crate::session::find;
 use crate::trial;
 
@@ -52,13 +53,13 @@ pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, B
     let hash = hash_of(&code).to_string();
     let deadline = Instant::now() + options.timeout + arguments.readiness.wait;
     let mut leader = Leader::new(options, deadline);
-    let mode = ModuleMode::from(arguments.mode);
+    let mode = Mode::from(arguments.mode);
     if arguments.plan {
         return module_plan::run(&mut leader, &code, mode, options).await;
     }
     let before = look(&mut leader).await?;
     let is_in_force = before.in_force.as_ref() == Some(&hash);
-    if mode == ModuleMode::Reinstall && !is_in_force {
+    if mode == Mode::Reinstall && !is_in_force {
         let current = before.history.last();
         let current = current.map_or("the module in force", |newest| newest.name.as_str());
         confirm(
@@ -75,7 +76,8 @@ pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, B
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;
-    let mut outcome = Outcome::of(&manifest, &in_force);
+    let module = (&*manifest.name, &*manifest.version, manifest.state_version);
+    let mut outcome = Outcome::of(module, &in_force);
     outcome.chunks_sent = Some(uploaded.stored);
     outcome.everywhere(options, deadline, &progress).await?;
     outcome.tell(options)
@@ -103,15 +105,9 @@ fn checked(file: &Path) -> Result<(Bytes, Manifest), Box<Failure>> {
         memory_bytes_max: MEMORY_BYTES_CEILING,
         ..ModuleLimits::default()
     };
-    let manifest = engine.check(&code, &limits).map_err(|rejected| {
-        let text = format!(
-            "{} is refused: {} ({})",
-            file.display(),
-            rejected.detail,
-            rejected.code
-        );
-        Failure::new(Exit::MODULE_REJECTED, Slug::ModuleRejected, text)
-            .hint(trial::hint(rejected.code))
+    let manifest = engine.check(&code, &limits).map_err(|why| {
+        let text = format!("{} is refused: {}", file.display(), why.detail);
+        trial::rejected(why.code, text)
     })?;
     Ok((code.into(), manifest))
 }
@@ -179,7 +175,7 @@ async fn watch_upload(admin: &str, hash: &str, progress: &Progress, deadline: In
 /// What is to be put in force.
 pub(super) struct Wish<'a> {
     pub(super) hash: String,
-    pub(super) mode: ModuleMode,
+    pub(super) mode: Mode,
     /// What was in force when this began: a repetition never undoes what somebody else did meanwhile.
     pub(super) expected: Option<String>,
     pub(super) readiness: &'a Readiness,
@@ -239,12 +235,16 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(manifest: &Manifest, in_force: &ModuleInForce) -> Self {
+    /// Of a module of this name, version and state version.
+    pub(super) fn of(
+        (name, version, state_version): (&str, &str, u32),
+        in_force: &ModuleInForce,
+    ) -> Self {
         Self {
             outcome: in_force.outcome.clone(),
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            state_version: manifest.state_version,
+            name: name.to_owned(),
+            version: version.to_owned(),
+            state_version,
             hash: in_force.hash.clone(),
             index: in_force.index.to_string(),
             chunks_sent: None,
@@ -336,55 +336,6 @@ impl Outcome {
 /// The beginning of a hash, by which people know it.
 pub(super) fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
-}
-
-/// A bar on standard error, if that is a terminal; else nothing.
-pub(super) struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    pub(super) fn new(options: &Options) -> Self {
-        let is_shown = std::io::stderr().is_terminal() && options.output == Format::Text;
-        let bar = match is_shown {
-            true => ProgressBar::no_length(),
-            false => ProgressBar::hidden(),
-        };
-        Self { bar }
-    }
-
-    fn is_shown(&self) -> bool {
-        !self.bar.is_hidden()
-    }
-
-    /// Begins a part of `length` steps; 0: nobody knows how many.
-    pub(super) fn begin(&self, length: u64, what: &str) {
-        let template = match length {
-            0 => "{spinner} {wide_msg}",
-            _ => "{spinner} {msg} [{bar:30}] {pos}/{len}",
-        };
-        let style = ProgressStyle::with_template(template).expect("the template is a constant");
-        self.bar.reset();
-        self.bar.set_style(style);
-        self.bar.set_length(length);
-        self.say(what);
-        if self.is_shown() {
-            self.bar.enable_steady_tick(PAUSE);
-        }
-    }
-
-    pub(super) fn reached(&self, position: u64) {
-        self.bar.set_position(position);
-    }
-
-    fn say(&self, what: &str) {
-        self.bar.set_message(what.to_owned());
-    }
-
-    /// Nothing of it stays on the terminal.
-    pub(super) fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

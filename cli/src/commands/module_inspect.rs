@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use quorate_core::module::{Manifest, ModuleHash, ModuleLimits};
+use quorate_core::library::hash_of;
+use quorate_core::module::{Manifest, ModuleLimits};
 use quorate_engine::{Config, Engine, Function, Inspection};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use crate::args::module::Inspect;
 use crate::args::{Format, Options};
@@ -89,7 +89,7 @@ fn report(
     Report {
         path,
         bytes: code.len(),
-        sha256: ModuleHash(Sha256::digest(code).into()).to_string(),
+        sha256: hash_of(code).to_string(),
         rejected,
         functions: inspection.functions,
         memory_bytes: inspection.memory_bytes,

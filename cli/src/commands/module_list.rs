@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::module_deploy::short;
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
-use crate::http;
+use crate::nodes;
 use crate::output::{Exit, print, print_json};
 use crate::session::find;
 use crate::topology::Known;
@@ -28,22 +28,8 @@ pub(super) async fn overview(
     known: &Known,
     deadline: Instant,
 ) -> Result<ModuleOverview, Box<Failure>> {
-    let admins = known.admins();
-    let mut said = Vec::new();
-    for (asked, admin) in admins.iter().enumerate() {
-        let until = http::turn(deadline, admins.len() - asked);
-        match http::get(admin, "/v1/modules", until).await {
-            Ok(overview) => return Ok(overview),
-            Err(error) => said.push(format!("{admin}: {error}")),
-        }
-    }
-    let text = format!("no node tells of modules\n  {}", said.join("\n  "));
-    Err(
-        Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text).hint(
-            "the admin addresses, which the nodes tell, must be reachable from here\n\
-             (listen.advertise-admin)",
-        ),
-    )
+    let nobody = "no node tells of modules";
+    nodes::get(known, "/v1/modules", nobody, deadline, |_| None).await
 }
 
 /// The hash of the module that `wanted` names: a version that was in force, or a name, the newest of

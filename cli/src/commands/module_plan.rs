@@ -1,20 +1,21 @@
 //! `quorate module deploy --plan`: what a module would do, on copies of the live state.
 
 use bytes::Bytes;
-use quorate_host::admin::{ModuleMode, ModulePlan, PlannedMigration, PlannedReplay};
+use quorate_host::admin::{ModulePlan, PlannedMigration, PlannedReplay};
+use quorate_host::modules::Mode;
 
 use super::module_deploy::{LOOK, short};
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
 use crate::http;
 use crate::leader::Leader;
-use crate::output::{Exit, print, print_json};
+use crate::output::{Exit, named_lines, print, print_json};
 
 /// Has the leader try it, and tells. Nothing is changed.
 pub(super) async fn run(
     leader: &mut Leader<'_>,
     code: &Bytes,
-    mode: ModuleMode,
+    mode: Mode,
     options: &Options,
 ) -> Result<Exit, Box<Failure>> {
     let mode = serde_json::to_value(mode).expect("a mode is a word");
@@ -95,10 +96,7 @@ fn text(plan: &ModulePlan) -> String {
     if let Some(replay) = &plan.replay {
         describe_replay(replay, &mut lines);
     }
-    let lines = lines
-        .iter()
-        .map(|(name, value)| format!("{name:18}{value}"));
-    lines.collect::<Vec<_>>().join("\n")
+    named_lines(&lines)
 }
 
 fn way(way: &str) -> &str {

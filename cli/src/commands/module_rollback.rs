@@ -1,32 +1,34 @@
 //! `quorate module rollback`: a module in force again that was before.
 
-use quorate_core::module::Manifest;
-use quorate_host::admin::{ModuleMode, ModuleOverview};
+use quorate_host::admin::{ModuleActivation, ModuleOverview};
+use quorate_host::modules::Mode;
 use tokio::time::Instant;
 
-use super::module_deploy::{Outcome, Progress, Wish, look};
+use super::module_deploy::{Outcome, Wish, look};
 use super::module_list::resolve;
 use crate::args::Options;
 use crate::args::module::Rollback;
 use crate::failure::{Failure, Slug};
 use crate::leader::Leader;
 use crate::output::Exit;
+use crate::progress::Progress;
 
 pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout + arguments.readiness.wait;
     let mut leader = Leader::new(options, deadline);
     let before = look(&mut leader).await?;
     let hash = target(&before, arguments.module.as_deref())?;
-    let manifest = manifest(&before, &hash)?;
+    let known = known(&before, &hash)?;
     let progress = Progress::new(options);
     let wish = Wish {
         hash,
-        mode: ModuleMode::Upgrade,
-        expected: before.in_force,
+        mode: Mode::Upgrade,
+        expected: before.in_force.clone(),
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;
-    let mut outcome = Outcome::of(&manifest, &in_force);
+    let module = (&*known.name, &*known.version, known.state_version);
+    let mut outcome = Outcome::of(module, &in_force);
     outcome.everywhere(options, deadline, &progress).await?;
     outcome.tell(options)
 }
@@ -46,20 +48,12 @@ fn nothing_before() -> Box<Failure> {
 }
 
 /// Only what was in force can be again by this.
-fn manifest(before: &ModuleOverview, hash: &str) -> Result<Manifest, Box<Failure>> {
+fn known<'a>(before: &'a ModuleOverview, hash: &str) -> Result<&'a ModuleActivation, Box<Failure>> {
     let mut history = before.history.iter();
     let known = history.find(|activation| activation.hash == hash);
-    let known = known.ok_or_else(|| {
+    known.ok_or_else(|| {
         let text = format!("module {hash} was never in force");
         Failure::new(Exit::REFUSED, Slug::ModuleUnknown, text)
             .hint("`quorate module deploy` its file")
-    })?;
-    Ok(Manifest {
-        name: known.name.clone(),
-        version: known.version.clone(),
-        state_version: known.state_version,
-        migrates_from: Vec::new(),
-        migrates_down_to: Vec::new(),
-        codec: String::new(),
     })
 }

@@ -9,7 +9,7 @@ use super::module_logs;
 use crate::args::module::Show;
 use crate::args::{Format, Options};
 use crate::failure::Failure;
-use crate::output::{Exit, print, print_json};
+use crate::output::{Exit, named_lines, print, print_json};
 use crate::session::find;
 
 #[derive(Debug, Serialize)]
@@ -100,10 +100,7 @@ fn text(module: &Module) -> String {
         let said = refused.lines.iter().map(module_logs::text);
         lines.extend(said.map(|text| ("", text.replace('\n', "\n                  "))));
     }
-    let lines = lines
-        .iter()
-        .map(|(name, value)| format!("{name:18}{value}"));
-    lines.collect::<Vec<_>>().join("\n")
+    named_lines(&lines)
 }
 
 #[cfg(test)]

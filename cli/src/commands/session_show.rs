@@ -11,7 +11,8 @@ use crate::args::session::One;
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
 use crate::http;
-use crate::output::{Exit, print, print_json};
+use crate::nodes;
+use crate::output::{Exit, named_lines, print, print_json};
 use crate::session::find;
 use crate::topology::Known;
 
@@ -33,25 +34,13 @@ pub(super) async fn ask<T: DeserializeOwned>(
     path: &str,
     deadline: Instant,
 ) -> Result<T, Box<Failure>> {
-    let admins = known.admins();
-    let mut said = Vec::new();
-    for (asked, admin) in admins.iter().enumerate() {
-        let until = http::turn(deadline, admins.len() - asked);
-        match http::get(admin, path, until).await {
-            Ok(answer) => return Ok(answer),
-            Err(http::Error::Refused(_, error)) if error.code == "no-session" => {
-                return Err(no_session(error.message));
-            }
-            Err(error) => said.push(format!("{admin}: {error}")),
+    let gone = |error: &http::Error| match error {
+        http::Error::Refused(_, error) if error.code == "no-session" => {
+            Some(no_session(error.message.clone()))
         }
-    }
-    let text = format!("no node tells of sessions\n  {}", said.join("\n  "));
-    Err(
-        Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text).hint(
-            "the admin addresses, which the nodes tell, must be reachable from here\n\
-             (listen.advertise-admin)",
-        ),
-    )
+        _ => None,
+    };
+    nodes::get(known, path, "no node tells of sessions", deadline, gone).await
 }
 
 pub(super) fn no_session(message: String) -> Box<Failure> {
@@ -94,10 +83,7 @@ fn text(session: &Session) -> String {
         ]);
     }
     lines.push(("capabilities", capabilities(session)));
-    let lines = lines
-        .iter()
-        .map(|(name, value)| format!("{name:18}{value}"));
-    lines.collect::<Vec<_>>().join("\n")
+    named_lines(&lines)
 }
 
 fn counted(count: u32, bytes: u64) -> String {

@@ -9,13 +9,14 @@ use quorate_host::admin::SnapshotBegun;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::module_deploy::Progress;
 use crate::args::snapshot::Save;
 use crate::args::{Format, Options};
 use crate::confirm::confirm;
-use crate::failure::{Failure, Slug};
+use crate::failure::Failure;
 use crate::http;
+use crate::nodes::{self, Trouble};
 use crate::output::{Exit, print, print_json};
+use crate::progress::Progress;
 use crate::session::find;
 
 /// A snapshot that was saved.
@@ -37,56 +38,54 @@ pub(crate) async fn run(arguments: &Save, options: &Options) -> Result<Exit, Box
         confirm(&format!("{} is replaced", file.display()), options)?;
     }
     let known = find(options, deadline).await?;
-    let admins = known.admins();
     let progress = Progress::new(options);
-    let mut said = Vec::new();
-    for (asked, admin) in admins.iter().enumerate() {
-        // The last one has all the time that is left.
-        let until = http::turn(deadline, admins.len() - asked);
-        match save(admin, file, until, &progress).await {
-            Ok(saved) => {
-                progress.end();
-                return told(&saved, options);
-            }
-            Err(Trouble::Node(why)) => said.push(format!("{admin}: {why}")),
-            Err(Trouble::File(error)) => {
-                let text = format!("cannot write {}: {error}", file.display());
-                return Err(Failure::host(text));
-            }
-        }
-    }
-    let text = format!("no node gives a snapshot\n  {}", said.join("\n  "));
-    Err(Failure::new(Exit::UNREACHABLE, Slug::Unreachable, text)
-        .hint("a large state takes longer: --timeout 10m"))
+    let nobody = (
+        "no node gives a snapshot",
+        "a large state takes longer: --timeout 10m",
+    );
+    let save = async |admin: &str, until| {
+        let saved = save(admin, file, until, &progress).await;
+        saved.map_err(|why| why.told(file))
+    };
+    let saved = nodes::in_turn(&known.admins(), deadline, nobody, save).await?;
+    progress.end();
+    told(&saved, options)
 }
 
 /// Why a node's snapshot was not saved.
-enum Trouble {
+enum Why {
     /// Another node may do better.
     Node(String),
     /// This machine's.
     File(io::Error),
 }
 
-impl From<io::Error> for Trouble {
+impl Why {
+    fn told(self, file: &Path) -> Trouble {
+        match self {
+            Self::Node(why) => Trouble::Next(why),
+            Self::File(error) => {
+                let text = format!("cannot write {}: {error}", file.display());
+                Trouble::Fail(Failure::host(text))
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Why {
     fn from(error: io::Error) -> Self {
         Self::File(error)
     }
 }
 
-impl From<http::Error> for Trouble {
+impl From<http::Error> for Why {
     fn from(error: http::Error) -> Self {
         Self::Node(error.to_string())
     }
 }
 
 /// Into another file first: what is under the name is whole.
-async fn save(
-    admin: &str,
-    file: &Path,
-    until: Instant,
-    progress: &Progress,
-) -> Result<Saved, Trouble> {
+async fn save(admin: &str, file: &Path, until: Instant, progress: &Progress) -> Result<Saved, Why> {
     let begun: SnapshotBegun = http::post(admin, "/v1/snapshots", &(), until).await?;
     let partial = Partial::beside(file);
     let mut writing = File::create(&partial.0)?;
@@ -95,7 +94,7 @@ async fn save(
         let path = format!("/v1/snapshots/{}/{number}", begun.id);
         let chunk = http::get_bytes(admin, &path, until).await?;
         if checked_payload(number, &chunk).is_none() {
-            return Err(Trouble::Node(format!("chunk {number} came damaged")));
+            return Err(Why::Node(format!("chunk {number} came damaged")));
         }
         writing.write_all(&chunk)?;
         progress.reached(number + 1);
@@ -115,15 +114,15 @@ async fn save(
 }
 
 /// Reads it once, as whoever uses it will.
-fn verify(file: &Path) -> Result<Header, Trouble> {
+fn verify(file: &Path) -> Result<Header, Why> {
     let read = || -> Result<Header, StreamError> {
         let (mut reader, header) = Reader::open(Seekable(File::open(file)?))?;
         while reader.next_record()?.is_some() {}
         Ok(header)
     };
     read().map_err(|error| match error {
-        StreamError::Io(error) => Trouble::File(error),
-        other => Trouble::Node(other.to_string()),
+        StreamError::Io(error) => Why::File(error),
+        other => Why::Node(other.to_string()),
     })
 }
 

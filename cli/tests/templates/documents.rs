@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::ports::free_ports;
 use crate::{Outside, quorate, succeeded, target_dir};
 
 /// The cluster has ports of its own, and a busy machine more time.
@@ -72,14 +73,6 @@ fn script(document: &str) -> String {
     script
 }
 
-/// Nine ports in a row: free a moment ago, and below the range that systems hand out.
-fn free_ports() -> u16 {
-    let start = 10_000 + (std::process::id() % 1000) as u16 * 9;
-    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let mut starts = (start..).step_by(9);
-    starts.find(|first| (*first..first + 9).all(free)).unwrap()
-}
-
 /// Runs a script in a shell that ends at the first command that fails.
 fn bash(folder: &Path, script: &str) -> Output {
     let path: PathBuf = folder.join("script");
@@ -87,7 +80,7 @@ fn bash(folder: &Path, script: &str) -> Output {
         .unwrap()
         .write_all(script.as_bytes())
         .unwrap();
-    let port = free_ports().to_string();
+    let port = free_ports(10_000, 9).to_string();
     Command::new("bash")
         .args(["-euo", "pipefail", "script"])
         .current_dir(folder)

@@ -18,7 +18,7 @@ use quorate_protocol::RequestId;
 
 use super::memory::Memory;
 use super::module::{Code, Scripted};
-use super::{activate, chunks, id, invariants};
+use super::{Action, activate, chunks, command, create, id, invariants, put};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Machine {
@@ -45,6 +45,18 @@ impl Meter for OpenParts {
 }
 
 impl Machine {
+    /// With data, a session, a request and a timer.
+    pub(crate) fn in_use() -> Self {
+        let mut machine = Self::new();
+        let actions = [
+            put(b"k", b"v"),
+            Action::Request(vec![1], b"r".to_vec()),
+            Action::SetTimer(9, b"t".to_vec(), Vec::new()),
+        ];
+        machine.apply(vec![create(1), command(1, 1, &actions)]);
+        machine
+    }
+
     /// Nothing applied yet.
     pub(crate) fn empty() -> Self {
         Self::default()

@@ -12,6 +12,10 @@ pub(crate) fn id(session: u8) -> SessionId {
     SessionId([session; 16])
 }
 
+pub(crate) fn put(key: &[u8], value: &[u8]) -> Action {
+    Action::Put(key.to_vec(), value.to_vec())
+}
+
 /// Version 2, without a creation key.
 pub(crate) fn create(session: u8) -> Operation {
     create_as(session, Sequence::Consecutive, [0; 16], &[])

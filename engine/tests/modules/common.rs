@@ -9,7 +9,6 @@ use quorate_core::module::{
 };
 use quorate_core::state::{Fault, Order, Read, Value, Visit};
 use quorate_engine::{Config, Diagnostic, Diagnostics, Engine};
-use sha2::{Digest, Sha256};
 
 pub const FUEL: u64 = 1_000_000_000;
 pub const MANIFEST: &str =
@@ -137,7 +136,7 @@ pub fn assemble(wat: &str) -> Vec<u8> {
 }
 
 pub fn hash(code: &[u8]) -> ModuleHash {
-    ModuleHash(Sha256::digest(code).into())
+    quorate_core::library::hash_of(code)
 }
 
 pub fn check(code: &[u8]) -> Result<Manifest, Rejected> {

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::modules::{
-    ModuleInForce, ModuleLines, ModuleMode, ModuleOverview, ModulePlan, ModuleSource,
-    ModuleUploaded, ModuleWish, module_hash,
+    ModuleInForce, ModuleLines, ModuleOverview, ModulePlan, ModuleSource, ModuleUploaded,
+    ModuleWish, module_hash,
 };
 use super::routes::{Context, Failure, failure, invalid};
 use super::unhex;
@@ -47,7 +47,7 @@ pub(super) async fn upload(
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanParameters {
     #[serde(default)]
-    mode: ModuleMode,
+    mode: Mode,
 }
 
 pub(super) async fn plan(
@@ -59,7 +59,7 @@ pub(super) async fn plan(
     let source = source(&context)?;
     let _permit = permit(&context)?;
     let code = module_bytes(&*source, body).await?;
-    Ok(Json(source.plan(code, mode(parameters.mode)).await?))
+    Ok(Json(source.plan(code, parameters.mode).await?))
 }
 
 /// A place among those who send a module.
@@ -99,7 +99,7 @@ pub(super) async fn activate(
     };
     let wish = Wish {
         hash,
-        mode: mode(wish.mode),
+        mode: wish.mode,
         expected: wish.expected.as_deref().map(parsed).transpose()?,
         quorum: match (wish.force, wish.wait_on) {
             (true, false) => Quorum::Majority,
@@ -114,15 +114,6 @@ pub(super) async fn activate(
         },
     };
     Ok(Json(source(&context)?.activate(wish).await?))
-}
-
-pub(super) fn mode(mode: ModuleMode) -> Mode {
-    match mode {
-        ModuleMode::Auto => Mode::Auto,
-        ModuleMode::Install => Mode::Install,
-        ModuleMode::Upgrade => Mode::Upgrade,
-        ModuleMode::Reinstall => Mode::Reinstall,
-    }
 }
 
 #[derive(Deserialize)]

@@ -157,7 +157,7 @@ pub struct ModuleUploaded {
 pub struct ModuleWish {
     /// `auto` if absent.
     #[serde(default)]
-    pub mode: ModuleMode,
+    pub mode: Mode,
     /// The module in force when it was decided: with another one nothing is done. Absent: whatever is
     /// in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,21 +175,6 @@ pub struct ModuleWish {
     /// For `quorate_init` or `quorate_migrate`, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument: Option<String>,
-}
-
-/// How a module is to be put in force.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModuleMode {
-    /// Into an empty store, or over the data of a module of the same name.
-    #[default]
-    Auto,
-    /// Into an empty store.
-    Install,
-    /// Over the data of a module of the same name, forward or back.
-    Upgrade,
-    /// In place of whatever is there, whose data is dropped.
-    Reinstall,
 }
 
 /// A module that is in force.

@@ -9,15 +9,19 @@ use quorate_core::query;
 use quorate_core::records::{ActiveModule, Migration, MigrationDirection, NotActivated};
 use quorate_core::result::{OperationResult, Refusal};
 
+use serde::{Deserialize, Serialize};
+
 use super::error::Failure;
 use super::readiness::Quorum;
 use super::{Error, Library};
 use crate::gateway::Proposed;
 
 /// How a module is to be put in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Into an empty store, or over the data of a module of the same name.
+    #[default]
     Auto,
     /// Into an empty store.
     Install,
@@ -259,15 +263,6 @@ impl Library {
                 }),
             },
         }
-    }
-
-    /// The module that a rollback without a name goes back to.
-    ///
-    /// # Errors
-    /// A fault.
-    pub fn previous(&self) -> Result<Option<ModuleHash>, Error> {
-        let activations = library::activations(&*self.0.state.view())?;
-        Ok(library::previous(&activations))
     }
 }
 

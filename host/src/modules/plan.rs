@@ -58,10 +58,11 @@ impl Library {
             "none".clone_into(&mut plan.way);
             return Ok(plan);
         }
+        let expected = current.as_ref().map(|current| current.hash);
         let subject = Subject {
             hash,
             code,
-            manner,
+            operation: manner.operation(expected, hash, Vec::new()),
             current,
         };
         let (answer, answered) = oneshot::channel();
@@ -83,11 +84,6 @@ impl Library {
         let plan = answered.await.unwrap_or(Err(Error::Busy));
         running.ended().await;
         plan
-    }
-
-    /// Whether a plan is being made on this node.
-    pub fn is_planning(&self) -> bool {
-        self.0.planning.try_lock().is_err()
     }
 
     fn describe(
@@ -141,7 +137,7 @@ impl Library {
         let rehearsal = Rehearsal::new(&self.0, &subject, &limits, bounds)?;
         let applied = self.0.state.applied();
         let index = applied.map_or(0, |position| position.index);
-        let migration = rehearsal.migrate(self.0.state.view(), index)?;
+        let migration = rehearsal.migrate(self.0.state.view(), index).await?;
         let is_success = migration.outcome == "success";
         plan.migration = Some(migration);
         if is_success && subject.current.is_some() {
@@ -184,7 +180,7 @@ impl Library {
             replay.cut = Some("operations were skipped since the fold".to_owned());
             return Ok(replay);
         }
-        let mut stages = match rehearsal.stages(folded)? {
+        let mut stages = match rehearsal.stages(folded).await? {
             Ok(stages) => stages,
             Err(why) => {
                 replay.cut = Some(format!("on the state of the fold {why}"));

@@ -12,9 +12,10 @@ use quorate_core::records::{ActiveModule, ModuleRecord, NotActivated, Record};
 use quorate_core::result::{OperationResult, Response};
 use quorate_core::state::{Fault, Order, Read, Value, Visit};
 use quorate_engine::{Engine, PayloadKind};
+use tokio::task::yield_now;
 
 use super::Error;
-use super::activation::{Manner, hook};
+use super::activation::hook;
 use super::error::Failure;
 use super::layered::Layered;
 use super::library::Parts;
@@ -38,7 +39,8 @@ const SHOW_TICKS: u64 = 5;
 pub(super) struct Subject {
     pub(super) hash: ModuleHash,
     pub(super) code: Vec<u8>,
-    pub(super) manner: Manner,
+    /// What would put it in force.
+    pub(super) operation: Operation,
     pub(super) current: Option<ActiveModule>,
 }
 
@@ -150,14 +152,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Puts the module in force in `copy`, in as many steps as its migration asks for: the fuel of all
-    /// of them, and the result of the last one.
-    fn activate(&self, copy: &Arc<Layered>) -> Result<Tried, Error> {
-        let expected = self.subject.current.as_ref().map(|current| current.hash);
-        let manner = self.subject.manner;
-        let mut applied = self.operation(
-            copy,
-            manner.operation(expected, self.subject.hash, Vec::new()),
-        )?;
+    /// of them, and the result of the last one. Others run between two steps.
+    async fn activate(&self, copy: &Arc<Layered>) -> Result<Tried, Error> {
+        let mut applied = self.operation(copy, self.subject.operation.clone())?;
         let mut steps = 0;
         while let Some(number) = applied.migration_step {
             steps += 1;
@@ -169,6 +166,7 @@ impl<'a> Rehearsal<'a> {
             if is_late || bytes > self.bounds.bytes_max {
                 return Ok(Tried::Unfinished { steps, bytes });
             }
+            yield_now().await;
             let step = self.operation(copy, Operation::MigrationStep { number })?;
             applied.migration_step = step.migration_step;
             applied.stats.fuel += step.stats.fuel;
@@ -207,14 +205,14 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// The migration over `view`, whose newest entry is `index`.
-    pub(super) fn migrate(
+    pub(super) async fn migrate(
         &self,
         view: Arc<dyn Read>,
         index: u64,
     ) -> Result<PlannedMigration, Error> {
         let copy = self.with_module(Arc::clone(&view));
         let started = self.parts.driver.now();
-        let tried = self.activate(&copy)?;
+        let tried = self.activate(&copy).await?;
         let took = self.parts.driver.now().saturating_duration_since(started);
         let milliseconds = took.as_secs_f64() * 1e3;
         let applied = match tried {
@@ -306,20 +304,16 @@ impl<'a> Rehearsal<'a> {
         };
         let current = self.subject.current.as_ref().map(|current| current.hash);
         let seen = self.modules.said.explained(seen, current, 0);
-        let operation = self
-            .subject
-            .manner
-            .operation(current, self.subject.hash, Vec::new());
-        Failure::new(why, hook(&operation), Some(seen)).message
+        Failure::new(why, hook(&self.subject.operation), Some(seen)).message
     }
 
     /// Two copies of `folded`: one as it is, one with the module in force, or why it is not.
-    pub(super) fn stages(
+    pub(super) async fn stages(
         &'a self,
         folded: Arc<dyn Read>,
     ) -> Result<Result<Stages<'a>, String>, Error> {
         let with = self.with_module(Arc::clone(&folded));
-        let applied = match self.activate(&with)? {
+        let applied = match self.activate(&with).await? {
             Tried::Applied(applied) => applied,
             Tried::Unfinished { .. } => {
                 return Ok(Err("its migration takes too long".to_owned()));

@@ -60,16 +60,9 @@ impl Library {
     }
 
     async fn store(&self, hash: ModuleHash, code: &[u8], missing: &[u32]) -> Result<(), Error> {
-        let total = u32::try_from(library::chunks(code).len()).unwrap_or(u32::MAX);
         for number in missing {
-            let Some(bytes) = library::chunks(code).nth(*number as usize) else {
+            let Some(chunk) = library::store_chunk(hash, code, *number) else {
                 continue;
-            };
-            let chunk = Operation::ModuleChunk {
-                hash,
-                number: *number,
-                total,
-                bytes: bytes.to_vec(),
             };
             match self.propose(chunk).await?.result {
                 OperationResult::Stored => {}

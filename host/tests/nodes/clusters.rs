@@ -413,12 +413,7 @@ async fn a_deposed_leader_loses_what_was_not_committed_and_serves_again_later() 
             .send(ClientMessage::KeepAlive { timestamp: 1 })
             .await;
     }
-    let others = || {
-        let mut others = cluster.hosts.iter().filter(|(node, _)| **node != old);
-        others.find(|(_, host)| host.assembly.gateway().is_serving())
-    };
-    until("another leader serves", || others().is_some()).await;
-    let (_, host) = others().unwrap();
+    let host = &cluster.hosts[&cluster.another_leader(old).await];
     let mut peer = host.connect().await;
     resumed(&mut peer, &opened).await;
     assert_eq!(peer.call(2, set("a", "kept")).await, done());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use memory::steps::{FIRST, Steps, module};
 use memory::{Cluster, Host, NODES, Peer, Prepared, limits, until};
 use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
+use quorate_core::library;
 use quorate_core::module::ModuleHash;
 use quorate_core::query;
 use quorate_core::records::NotActivated;
@@ -17,7 +18,6 @@ use quorate_host::genesis::Genesis;
 use quorate_host::modules::{Error, Mode, Outcome as ModuleOutcome, Quorum, Selection, Wish};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
-use sha2::{Digest, Sha256};
 
 const STEPS: u32 = 60;
 
@@ -39,7 +39,7 @@ fn second(traps_at: Option<u32>) -> Vec<u8> {
 }
 
 fn hash(module: &[u8]) -> ModuleHash {
-    ModuleHash(Sha256::digest(module).into())
+    library::hash_of(module)
 }
 
 /// Three nodes whose first module is [`first`], and a client with a session and some data.
@@ -480,13 +480,6 @@ async fn an_operator_gives_a_migration_up_by_the_module_in_force_and_others_wait
     assert_eq!(activated.outcome, ModuleOutcome::Activated);
 }
 
-/// A plan has a thread of its own, for which no clock is paused.
-#[allow(clippy::disallowed_methods, reason = "the test waits for a thread")]
-async fn a_moment() {
-    let sleep = || std::thread::sleep(Duration::from_millis(2));
-    tokio::task::spawn_blocking(sleep).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_plan_goes_through_all_steps_and_ends_when_nobody_waits_for_it() {
     let (cluster, _peer) = form(1 << 30).await;
@@ -516,24 +509,26 @@ async fn a_plan_goes_through_all_steps_and_ends_when_nobody_waits_for_it() {
     assert_eq!(library.said().select(&there), []);
 
     // One that takes minutes, and whose operator goes away.
-    let endless = module(Steps {
+    let module_without_end = module(Steps {
         version: 2,
         steps: u32::MAX,
         traps_at: None,
     });
-    let mut endless = Box::pin(library.plan(endless, Mode::Auto));
-    assert!(futures::poll!(&mut endless).is_pending());
-    while !library.is_planning() {
+    let mut endless = Box::pin(library.plan(module_without_end.clone(), Mode::Auto));
+    while !library.loader().is_ready(hash(&module_without_end)) {
         assert!(futures::poll!(&mut endless).is_pending());
-        a_moment().await;
+        tokio::task::yield_now().await;
     }
     let busy = library.plan(second(None), Mode::Auto).await.unwrap_err();
     assert_eq!(busy, Error::Busy);
     drop(endless);
-    while library.is_planning() {
-        a_moment().await;
-    }
-    library.plan(second(None), Mode::Auto).await.unwrap();
+    let planned = loop {
+        match library.plan(second(None), Mode::Auto).await {
+            Err(Error::Busy) => tokio::task::yield_now().await,
+            planned => break planned,
+        }
+    };
+    planned.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -565,6 +560,6 @@ async fn what_a_migration_leads_to_makes_no_room_for_another_module() {
     let (deployed, ()) = tokio::join!(library.activate(&deployed), meanwhile);
     assert_eq!(deployed.unwrap().hash, hash(&next));
     let view = host.assembly.state().view();
-    let kept = quorate_core::library::modules(&*view).unwrap();
+    let kept = library::modules(&*view).unwrap();
     assert_eq!(kept.len(), 64);
 }

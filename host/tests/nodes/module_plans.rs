@@ -2,27 +2,17 @@
 
 use crate::memory;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use memory::tally::{PANICS, Tally, counted};
-use memory::{Cluster, Host, NODES, Peer, Prepared, limits};
-use quorate_engine::Engine;
+use memory::{Cluster, Host, NODES, Peer, Prepared, first_tally};
 use quorate_host::admin::{ModulePlan, hex};
-use quorate_host::genesis::Genesis;
-use quorate_host::modules::{Library, Mode, ModuleLog};
+use quorate_host::modules::{Library, Mode};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::Outcome;
 
 fn first(prepared: &mut Prepared) {
-    let environment = &mut prepared.environment;
-    let log = ModuleLog::new(environment.driver.clone());
-    let engine = Engine::new(quorate_engine::Config::default()).unwrap();
-    let engine = Arc::new(engine.with_diagnostics(Arc::new(log.clone())));
-    environment.module_log = log;
-    environment.modules = engine.clone();
-    environment.engine = engine;
-    environment.genesis = Arc::new(Genesis::new(limits(), Tally::new(1, 1).wasm()));
+    first_tally(prepared);
     // Folds come only when they are asked for.
     prepared.settings.tuning.state.fold_interval = Duration::from_secs(100_000);
 }

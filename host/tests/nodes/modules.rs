@@ -7,35 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memory::tally::{BAD_OUTCOME, LOOPS, PANICS, REFUSES, Tally, counted};
-use memory::{Cluster, Host, NODES, Peer, Prepared, limits, until};
+use memory::{Cluster, Host, NODES, Peer, first_tally as first, until};
 use quorate_core::entry::Operation;
 use quorate_core::library;
 use quorate_core::module::{ModuleHash, Modules};
 use quorate_core::query;
-use quorate_engine::Engine;
 use quorate_host::consensus::rpc::{Kind, Readiness};
-use quorate_host::genesis::Genesis;
 use quorate_host::modules::{
-    Error, InForce, Library, Mode, ModuleLog, Outcome as ModuleOutcome, Quorum, Said, Wish,
+    Error, InForce, Library, Mode, Outcome as ModuleOutcome, Quorum, Said, Wish,
 };
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::Outcome;
 
 /// Far longer than anything waited for takes.
 const WAIT: Duration = Duration::from_secs(60);
-
-/// Nodes that begin with version 1, each with an engine and a log of modules of its own.
-fn first(prepared: &mut Prepared) {
-    let environment = &mut prepared.environment;
-    let log = ModuleLog::new(environment.driver.clone());
-    let engine = Engine::new(quorate_engine::Config::default()).unwrap();
-    let engine = Arc::new(engine.with_diagnostics(Arc::new(log.clone())));
-    environment.module_log = log;
-    environment.modules = engine.clone();
-    environment.engine = engine;
-    let module = Tally::new(1, 1).wasm();
-    environment.genesis = Arc::new(Genesis::new(limits(), module));
-}
 
 async fn form(log_keep_bytes: u64) -> Cluster {
     let mut cluster = Cluster::new(log_keep_bytes);
@@ -54,6 +39,12 @@ async fn leading(cluster: &Cluster) -> &Host {
 
 async fn at_leader(cluster: &Cluster) -> Library {
     leading(cluster).await.assembly.library().clone()
+}
+
+/// What a rollback without a name goes back to.
+async fn previous(cluster: &Cluster) -> Option<ModuleHash> {
+    let view = leading(cluster).await.assembly.state().view();
+    library::previous(&library::activations(&*view).unwrap())
 }
 
 fn wish(hash: ModuleHash) -> Wish {
@@ -323,11 +314,7 @@ async fn a_deploy_whose_leader_is_cut_off_has_one_outcome() {
     cluster.wires.mute(leader);
     let activating = library.activate(&wish);
     let others = async {
-        until("another node leads", || {
-            let mut others = cluster.hosts.iter().filter(|(node, _)| **node != leader);
-            others.any(|(_, host)| host.assembly.gateway().is_serving())
-        })
-        .await;
+        cluster.another_leader(leader).await;
         cluster.wires.heal();
     };
     let (outcome, ()) = tokio::join!(activating, others);
@@ -376,11 +363,7 @@ async fn an_upload_goes_on_at_the_next_leader_with_what_is_missing() {
         })
         .await;
         cluster.wires.isolate(leader);
-        until("another node leads", || {
-            let mut others = cluster.hosts.iter().filter(|(node, _)| **node != leader);
-            others.any(|(_, host)| host.assembly.gateway().is_serving())
-        })
-        .await;
+        cluster.another_leader(leader).await;
         cluster.wires.heal();
     };
     let (interrupted, ()) = tokio::join!(uploading, stopping);
@@ -594,7 +577,7 @@ async fn a_node_that_was_down_during_an_upgrade_runs_the_right_module_at_every_i
         // It can lead the next deploy, and knows what was before.
         cluster.hosts[&leader].assembly.hand_over(WAIT).await;
         let library = at_leader(&cluster).await;
-        assert_eq!(library.previous().unwrap(), Some(hash(&Tally::second())));
+        assert_eq!(previous(&cluster).await, Some(hash(&Tally::second())));
         library
             .activate(&wish(hash(&Tally::second())))
             .await
@@ -614,7 +597,7 @@ async fn a_rollback_takes_the_way_that_there_is() {
     // Equal state versions: as it is.
     deploy(&library, &Tally::new(6, 1)).await.unwrap();
     assert_eq!(session.count("a").await, success(6, 2));
-    assert_eq!(library.previous().unwrap(), Some(hash(&one)));
+    assert_eq!(previous(&cluster).await, Some(hash(&one)));
     library.activate(&wish(hash(&one))).await.unwrap();
     assert_eq!(session.count("a").await, success(1, 3));
     // The module in force knows the way down.

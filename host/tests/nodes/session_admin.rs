@@ -2,7 +2,7 @@
 
 use crate::memory;
 
-use memory::{Cluster, Host, Opened, Peer, done, nonce, set, until, watch};
+use memory::{Cluster, Host, Opened, Peer, done, nonce, set, watch};
 use quorate_host::admin::{Session, SessionError};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v1;
@@ -262,11 +262,7 @@ async fn a_close_whose_entry_is_replaced_has_an_unknown_outcome_and_changes_noth
         .assembly
         .close_session(opened.session);
     let others = async {
-        until("another node leads", || {
-            let mut others = cluster.hosts.iter().filter(|(node, _)| **node != leader);
-            others.any(|(_, host)| host.assembly.gateway().is_serving())
-        })
-        .await;
+        cluster.another_leader(leader).await;
         cluster.wires.heal();
     };
     let (closed, ()) = tokio::join!(closing, others);

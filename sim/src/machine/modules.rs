@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quorate_core::context::{Access, MODULE_DATA};
 use quorate_core::entry::{CHUNK_BYTES_MAX, Operation};
 use quorate_core::keys;
+use quorate_core::library::hash_of;
 use quorate_core::limits::Limits;
 use quorate_core::memory::Memory;
 use quorate_core::module::{Export, Manifest, Outcome, Rejected, Trap};
@@ -14,7 +15,7 @@ use quorate_core::result::{OperationResult, Response};
 
 use quorate_guest::native::Exported;
 
-use super::{Machine, Told, clients, failure_of, hash_of};
+use super::{Machine, Told, clients, failure_of};
 use crate::builder;
 use crate::failure::{Failure, Problem, StartError};
 use crate::native::manifest_of;

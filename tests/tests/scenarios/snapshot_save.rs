@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use quorate_host::admin::hex;
 use serde_json::json;
 
 use crate::module_deploy::{Files, assert_fails, json, run, tallying};
@@ -63,8 +64,4 @@ async fn an_upgrade_is_rehearsed_over_a_snapshot_of_a_live_cluster() {
     let answer = client.call_bytes(b"a".to_vec()).await.unwrap();
     assert_eq!(answer.response, counted(1, 3));
     client.close().await.unwrap();
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -62,9 +62,18 @@ impl Cluster {
 
     /// Waits for a leader that serves.
     pub async fn leader(&self) -> NodeId {
+        self.serving(None).await
+    }
+
+    /// Waits for a leader that serves, and is another node than this one.
+    pub async fn another_leader(&self, than: NodeId) -> NodeId {
+        self.serving(Some(than)).await
+    }
+
+    async fn serving(&self, but: Option<NodeId>) -> NodeId {
         let serving = || {
             let mut hosts = self.hosts.iter();
-            hosts.find(|(_, host)| host.assembly.gateway().is_serving())
+            hosts.find(|(node, host)| Some(**node) != but && host.assembly.gateway().is_serving())
         };
         until("a leader serves", || serving().is_some()).await;
         *serving().unwrap().0

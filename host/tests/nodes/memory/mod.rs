@@ -10,6 +10,7 @@
 )]
 
 mod cluster;
+mod engines;
 mod kept;
 pub mod steps;
 pub mod tally;
@@ -43,6 +44,7 @@ use quorate_protocol::{
 use tokio::sync::{mpsc, oneshot};
 
 pub use cluster::{Cluster, NODES};
+pub use engines::first_tally;
 pub use kept::{Kept, Trouble};
 pub use wires::Wires;
 use wires::raft_address;
