@@ -87,6 +87,8 @@ slugs! {
     ModuleDataTooLarge = "module-data-too-large",
     /// Not all bytes of a module are kept.
     ModuleIncomplete = "module-incomplete",
+    /// A migration in steps ended without the module it led to.
+    ModuleMigrationGivenUp = "module-migration-given-up",
     /// A migration in steps is under way.
     ModuleMigrating = "module-migrating",
     /// `init` or `migrate` failed.

@@ -429,6 +429,10 @@ fn rollback_in_the_middle_gives_the_migration_up() {
         [OperationResult::Stepped { next: None }]
     );
     assert_eq!(kept(&machine), before);
+    // There is nothing left to give up, and nothing to put in force.
+    let late = machine.one(activate(Some(&first), &first));
+    assert_eq!(late, refused(Refusal::Superseded));
+    assert_eq!(kept(&machine), before);
     // And from the start once more.
     let code = second(&three_steps());
     let began = machine.one(activate(Some(&first), &code));

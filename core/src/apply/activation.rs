@@ -106,6 +106,10 @@ impl Applying<'_> {
         if let Some(migration) = self.migration.clone() {
             return self.activate_during(migration, hash);
         }
+        if expected == Some(hash) {
+            // It was to give a migration up, which has ended: the module is in force since long.
+            return Ok(OperationResult::Refused(Refusal::Superseded));
+        }
         let manifest = match check(&**self.base, self.modules, hash, &self.limits)? {
             Ok(manifest) => manifest,
             Err(why) => return not(why),

@@ -175,6 +175,7 @@ impl From<Error> for Failure {
             | Error::NotEmpty { .. }
             | Error::NoMigration { .. }
             | Error::Migrating
+            | Error::MigrationGivenUp
             | Error::NotActivated(_) => StatusCode::CONFLICT,
         };
         let told = failure(status, error.code(), error.to_string());

@@ -212,8 +212,9 @@ impl Library {
             (None, Some(current)) if current.index > begun => Err(Error::Superseded {
                 in_force: current.hash,
             }),
-            // An operator gave it up, or this node has not seen how it ended.
-            (None, _) => Err(Error::OutcomeUnknown),
+            // Definite, lest whoever waits begins it again: the one before is in force, and nothing leads
+            // away from it.
+            (None, _) => Err(Error::MigrationGivenUp),
         }
     }
 

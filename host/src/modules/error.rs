@@ -85,6 +85,10 @@ pub enum Error {
     /// The data is on its way to another version.
     #[error("a migration of the data is under way")]
     Migrating,
+    /// The migration to it has ended, and it is not in force: an operator gave that up, or it failed
+    /// where this node did not see it. The state is what it was.
+    #[error("the migration to it was given up, and the module before it stays in force")]
+    MigrationGivenUp,
     /// Nodes do not have it ready.
     #[error("not ready in time: {}", Waits(.0))]
     NotReady(Vec<Waiting>),
@@ -207,6 +211,7 @@ impl Error {
             Self::NotEmpty { .. } => "module-not-empty",
             Self::NoMigration { .. } => "module-state-version",
             Self::Migrating => "module-migrating",
+            Self::MigrationGivenUp => "module-migration-given-up",
             Self::NotReady(_) => "module-not-ready",
             Self::NotActivated(failure) => failure.code,
             Self::OutcomeUnknown => "outcome-unknown",
@@ -237,6 +242,9 @@ impl Error {
             Self::Migrating => {
                 "wait until it has ended (`quorate module list`), or give it up: put the module in \
                  force again that is (`quorate module rollback`)"
+            }
+            Self::MigrationGivenUp => {
+                "the state is as before; if nobody gave it up, `quorate module logs` has what failed"
             }
             Self::NotReady(_) => {
                 "wait longer (--wait), or put it in force with a majority ready (--force): a node \

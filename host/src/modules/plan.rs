@@ -38,8 +38,8 @@ impl Library {
     /// of the migration, or an entry.
     ///
     /// # Errors
-    /// As [`Library::activate`], for what would be refused before it is proposed; [`Error::Busy`] if
-    /// another plan is being made.
+    /// As [`Library::activate`], for what would be refused before it is proposed, [`Error::Migrating`]
+    /// while data is on its way to another module; [`Error::Busy`] if another plan is being made.
     pub async fn plan(&self, code: Vec<u8>, mode: Mode) -> Result<ModulePlan, Error> {
         let turn = Arc::clone(&self.0.planning).try_lock_owned();
         let turn = turn.map_err(|_| Error::Busy)?;

@@ -104,6 +104,8 @@ enum Tried {
     Applied(Box<Applied>),
     /// Its migration goes on beyond the bounds: after so many steps and bytes.
     Unfinished { steps: u32, bytes: u64 },
+    /// The data of that state is on its way to another module: there is nothing to try this one on.
+    Migrating,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -155,6 +157,10 @@ impl<'a> Rehearsal<'a> {
     /// of them, and the result of the last one. Others run between two steps.
     async fn activate(&self, copy: &Arc<Layered>) -> Result<Tried, Error> {
         let mut applied = self.operation(copy, self.subject.operation.clone())?;
+        if let Some(OperationResult::Refused(_)) = applied.results.first() {
+            // Its steps are those of the migration that is under way, to another module.
+            return Ok(Tried::Migrating);
+        }
         let mut steps = 0;
         while let Some(number) = applied.migration_step {
             steps += 1;
@@ -180,11 +186,7 @@ impl<'a> Rehearsal<'a> {
                 applied.results = step.results;
             }
         }
-        match applied.results.first() {
-            // While the live module's data is being migrated there is nothing to try another one on.
-            Some(OperationResult::Refused(_)) => Err(Error::Busy),
-            _ => Ok(Tried::Applied(Box::new(applied))),
-        }
+        Ok(Tried::Applied(Box::new(applied)))
     }
 
     fn operation(&self, copy: &Arc<Layered>, operation: Operation) -> Result<Applied, Error> {
@@ -205,6 +207,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// The migration over `view`, whose newest entry is `index`.
+    ///
+    /// # Errors
+    /// [`Error::Migrating`] if the data is on its way to another module.
     pub(super) async fn migrate(
         &self,
         view: Arc<dyn Read>,
@@ -217,6 +222,7 @@ impl<'a> Rehearsal<'a> {
         let milliseconds = took.as_secs_f64() * 1e3;
         let applied = match tried {
             Tried::Applied(applied) => applied,
+            Tried::Migrating => return Err(Error::Migrating),
             Tried::Unfinished { steps, bytes } => {
                 let text = format!("it goes on after {steps} steps, which wrote {bytes} bytes");
                 return Ok(PlannedMigration {
@@ -317,6 +323,9 @@ impl<'a> Rehearsal<'a> {
             Tried::Applied(applied) => applied,
             Tried::Unfinished { .. } => {
                 return Ok(Err("its migration takes too long".to_owned()));
+            }
+            Tried::Migrating => {
+                return Ok(Err("another migration is under way".to_owned()));
             }
         };
         if let Some(OperationResult::NotActivated(why)) = applied.results.first() {

@@ -463,19 +463,32 @@ async fn an_operator_gives_a_migration_up_by_the_module_in_force_and_others_wait
             let refused = library.activate(&refused).await.unwrap_err();
             assert_eq!(refused, Error::Migrating);
         }
+        // Nor is the migration that is under way taken for that of a module that is tried.
+        for planned in [&other, &next] {
+            let planned = library.plan(planned.clone(), Mode::Auto).await;
+            assert_eq!(planned.unwrap_err(), Error::Migrating);
+        }
+        host.assembly.state().fold().await.unwrap();
         // Whoever asks for the same once more, after its leader died, say, waits with the first.
         let (again, back) = (wish(&next), wish(&first()));
         let again = library.activate(&again);
         let (again, given_up) = tokio::join!(again, library.activate(&back));
-        assert_eq!(again.unwrap_err(), Error::OutcomeUnknown);
+        assert_eq!(again.unwrap_err(), Error::MigrationGivenUp);
         given_up.unwrap()
     };
     let (deployed, given_up) = tokio::join!(library.activate(&deployed), meanwhile);
-    assert_eq!(deployed.unwrap_err(), Error::OutcomeUnknown);
+    assert_eq!(deployed.unwrap_err(), Error::MigrationGivenUp);
     assert_eq!(given_up.outcome, ModuleOutcome::MigrationGivenUp);
     assert_eq!(given_up.hash, hash(&first()));
     ended(&cluster).await;
     assert_as_before(&cluster);
+    let planned = library.plan(other.clone(), Mode::Auto).await.unwrap();
+    assert_eq!(planned.migration.unwrap().outcome, "success");
+    let cut = planned.replay.unwrap().cut.unwrap();
+    assert_eq!(
+        cut,
+        "on the state of the fold another migration is under way"
+    );
     let activated = library.activate(&wish(&other)).await.unwrap();
     assert_eq!(activated.outcome, ModuleOutcome::Activated);
 }
