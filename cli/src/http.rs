@@ -59,6 +59,12 @@ pub(crate) async fn get_bytes(
     sent(address, Method::GET, path, Bytes::new(), deadline).await
 }
 
+/// Asks `address` to remove what is at `path`.
+pub(crate) async fn delete(address: &str, path: &str, deadline: Instant) -> Result<(), Error> {
+    let removed = sent(address, Method::DELETE, path, Bytes::new(), deadline).await;
+    removed.map(drop)
+}
+
 /// Sends `body` as JSON to `path`.
 pub(crate) async fn post<T: DeserializeOwned>(
     address: &str,

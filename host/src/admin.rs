@@ -23,7 +23,9 @@
 //! | `POST /v1/modules/plan[?mode=MODE]` | a module's bytes; [`ModulePlan`] |
 //! | `GET /v1/modules/log[?after=N][&since-us=T][&module=HASH][&wait-ms=M][&limit=N]` | [`ModuleLines`] of this node |
 //! | `POST /v1/snapshots` | [`SnapshotBegun`]: a snapshot of this node's state |
+//! | `GET /v1/snapshots/ID` | how far it is |
 //! | `GET /v1/snapshots/ID/N` | its chunk N, as bytes |
+//! | `DELETE /v1/snapshots/ID` | ends it |
 //! | `POST /v1/repair/skip` | a [`Skip`]; the same, with its entry |
 //!
 //! Every error is `{"error":{"code","message","hint","leader"}}`; the last two may be absent.

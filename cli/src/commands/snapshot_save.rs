@@ -1,13 +1,15 @@
 //! `quorate snapshot save`: a node's state in a file.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use quorate_core::snapshot::{Header, Reader, Seekable, StreamError, checked_payload};
 use quorate_host::admin::SnapshotBegun;
 use serde::Serialize;
-use tokio::time::Instant;
+use tempfile::NamedTempFile;
+use tokio::time::{Instant, sleep};
 
 use crate::args::snapshot::Save;
 use crate::args::{Format, Options};
@@ -18,6 +20,11 @@ use crate::nodes::{self, Trouble};
 use crate::output::{Exit, print, print_json};
 use crate::progress::Progress;
 use crate::session::find;
+
+/// Longest that a node that gives its snapshot may take for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Between looks at how far it is.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A snapshot that was saved.
 #[derive(Debug, Serialize)]
@@ -34,6 +41,10 @@ struct Saved {
 pub(crate) async fn run(arguments: &Save, options: &Options) -> Result<Exit, Box<Failure>> {
     let deadline = Instant::now() + options.timeout;
     let file = &arguments.file;
+    if file.is_dir() {
+        let text = format!("{} is a folder", file.display());
+        return Err(Failure::input(text));
+    }
     if file.exists() {
         confirm(&format!("{} is replaced", file.display()), options)?;
     }
@@ -43,8 +54,9 @@ pub(crate) async fn run(arguments: &Save, options: &Options) -> Result<Exit, Box
         "no node gives a snapshot",
         "a large state takes longer: --timeout 10m",
     );
-    let save = async |admin: &str, until| {
-        let saved = save(admin, file, until, &progress).await;
+    // Once it has begun it is not silent: the others need no time.
+    let save = async |admin: &str, begun_until| {
+        let saved = save(admin, file, begun_until, deadline, &progress).await;
         saved.map_err(|why| why.told(file))
     };
     let saved = nodes::in_turn(&known.admins(), deadline, nobody, save).await?;
@@ -84,33 +96,75 @@ impl From<http::Error> for Why {
     }
 }
 
-/// Into another file first: what is under the name is whole.
-async fn save(admin: &str, file: &Path, until: Instant, progress: &Progress) -> Result<Saved, Why> {
-    let begun: SnapshotBegun = http::post(admin, "/v1/snapshots", &(), until).await?;
-    let partial = Partial::beside(file);
-    let mut writing = File::create(&partial.0)?;
-    progress.begin(begun.chunks, "reading the snapshot");
-    for number in 0..begun.chunks {
-        let path = format!("/v1/snapshots/{}/{number}", begun.id);
-        let chunk = http::get_bytes(admin, &path, until).await?;
+/// Into another file first, which does not stay if this fails: what is under the name is whole.
+async fn save(
+    admin: &str,
+    file: &Path,
+    begun_until: Instant,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<Saved, Why> {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    let mut partial = NamedTempFile::new_in(folder)?;
+    progress.begin(0, "waiting for the node to write the snapshot");
+    let begun: SnapshotBegun = http::post(admin, "/v1/snapshots", &(), begun_until).await?;
+    let path = format!("/v1/snapshots/{}", begun.id);
+    let chunks = written(admin, &path, begun.chunks, deadline).await?;
+    progress.begin(chunks, "reading the snapshot");
+    for number in 0..chunks {
+        let path = format!("{path}/{number}");
+        let chunk = http::get_bytes(admin, &path, next_answer(deadline)).await?;
         if checked_payload(number, &chunk).is_none() {
             return Err(Why::Node(format!("chunk {number} came damaged")));
         }
-        writing.write_all(&chunk)?;
+        partial.write_all(&chunk)?;
         progress.reached(number + 1);
     }
-    writing.sync_all()?;
-    drop(writing);
-    let header = verify(&partial.0)?;
-    fs::rename(&partial.0, file)?;
+    // The node removes it by itself a minute later.
+    let _ = http::delete(admin, &path, next_answer(deadline)).await;
+    partial.as_file().sync_all()?;
+    let header = verify(partial.path())?;
+    let bytes = partial.as_file().metadata()?.len();
+    partial.persist(file).map_err(|failed| failed.error)?;
+    // The name too is there after a loss of power.
+    File::open(folder)?.sync_all()?;
     Ok(Saved {
         file: file.display().to_string(),
         node_id: begun.node_id.to_string(),
         index: header.index.to_string(),
         term: header.term.to_string(),
         keys: header.keys,
-        bytes: begun.bytes,
+        bytes,
     })
+}
+
+/// How many chunks it has, once it is written.
+async fn written(
+    admin: &str,
+    path: &str,
+    mut chunks: Option<u64>,
+    deadline: Instant,
+) -> Result<u64, Why> {
+    loop {
+        if let Some(chunks) = chunks {
+            return Ok(chunks);
+        }
+        if Instant::now() + PAUSE >= deadline {
+            let text = "it did not write the snapshot in time";
+            return Err(Why::Node(text.to_owned()));
+        }
+        sleep(PAUSE).await;
+        let looked: SnapshotBegun = http::get(admin, path, next_answer(deadline)).await?;
+        chunks = looked.chunks;
+    }
+}
+
+/// Until when a node that gives its snapshot may be silent.
+fn next_answer(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + ANSWER_MAX)
 }
 
 /// Reads it once, as whoever uses it will.
@@ -124,24 +178,6 @@ fn verify(file: &Path) -> Result<Header, Why> {
         StreamError::Io(error) => Why::File(error),
         other => Why::Node(other.to_string()),
     })
-}
-
-/// A file that is not whole yet; it does not stay.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn beside(file: &Path) -> Self {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".partial");
-        Self(name.into())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // It was renamed, or is of no use.
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 fn told(saved: &Saved, options: &Options) -> Result<Exit, Box<Failure>> {

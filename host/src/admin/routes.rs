@@ -59,14 +59,18 @@ pub(super) fn router(source: Arc<dyn AdminSource>, driver: Driver) -> Router {
         .route("/v1/modules/log", get(module_routes::said))
         .route("/v1/modules/{hash}/activate", post(module_routes::activate))
         .route("/v1/snapshots", post(snapshots::begin))
+        .route(
+            "/v1/snapshots/{id}",
+            get(snapshots::look).delete(snapshots::end),
+        )
         .route("/v1/snapshots/{id}/{chunk}", get(snapshots::chunk))
         .route("/v1/repair/skip", post(skip))
         .fallback(async || {
             let hint = "the paths are /metrics, /livez, /readyz, /v1/status, /v1/hash, /v1/view, \
                         /v1/sessions, /v1/sessions/ID, /v1/sessions/ID/close, /v1/limits, \
                         /v1/modules, /v1/modules/plan, /v1/modules/log, \
-                        /v1/modules/HASH/activate, /v1/snapshots, /v1/snapshots/ID/CHUNK, \
-                        /v1/repair/skip";
+                        /v1/modules/HASH/activate, /v1/snapshots, /v1/snapshots/ID, \
+                        /v1/snapshots/ID/CHUNK, /v1/repair/skip";
             failure(StatusCode::NOT_FOUND, "not-found", "no such path").hint(hint)
         })
         .method_not_allowed_fallback(async || {

@@ -14,14 +14,21 @@ use super::routes::{Context, Failure, failure, invalid};
 
 /// What the admin listener asks about snapshots: the node.
 pub trait SnapshotSource: Send + Sync {
-    /// Begins a snapshot, or goes on with the one that is being read.
+    /// Begins a snapshot of the newest state that is durable here.
     fn begin(&self) -> BoxFuture<'_, Result<SnapshotBegun, SnapshotError>>;
+
+    /// How far the snapshot of this id is.
+    fn look(&self, id: &str) -> Result<SnapshotBegun, SnapshotError>;
 
     /// One chunk of the snapshot of this id, from 0 on.
     fn chunk(&self, id: String, number: u64) -> BoxFuture<'_, Result<Bytes, SnapshotError>>;
+
+    /// Removes it: whoever began it has read it.
+    fn end(&self, id: &str) -> Result<(), SnapshotError>;
 }
 
-/// A snapshot that can be read. It is kept while somebody reads it, for an hour at most.
+/// A snapshot that was begun. It is kept until it is ended or nobody has asked for it for a minute; for
+/// an hour at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SnapshotBegun {
@@ -36,22 +43,33 @@ pub struct SnapshotBegun {
     /// That entry's term.
     #[serde(with = "text")]
     pub term: u64,
-    /// How many chunks it has.
-    pub chunks: u64,
-    /// Length of all of them.
-    pub bytes: u64,
+    /// How many chunks it has; absent while it is being written, which takes minutes for a large state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<u64>,
+    /// Length of all of them, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// Why there is no snapshot, or no chunk of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
-    /// The node has not opened its files yet.
-    #[error("the node is still starting")]
+    /// The node has not opened its files yet, or takes no part just now.
+    #[error("the node is still starting, or has stopped")]
     NotRunning,
+    /// So many committed entries are not applied here yet.
+    #[error("the node is {0} entries behind")]
+    Behind(u64),
+    /// As many snapshots are being read as a node gives at a time.
+    #[error("other snapshots of the node are being read")]
+    Busy,
+    /// It is not written yet.
+    #[error("the snapshot is still being written")]
+    Writing,
     /// Nothing was ever applied.
     #[error("the node has applied nothing yet")]
     Nothing,
-    /// It is too old, or another one took its place.
+    /// It was ended, or nobody asked for it for a minute, or it is an hour old.
     #[error("the snapshot is gone")]
     Gone,
     /// It has fewer chunks.
@@ -66,6 +84,25 @@ pub(super) async fn begin(State(context): State<Context>) -> Result<Json<Snapsho
     let source = context.source.snapshots();
     let source = source.ok_or(SnapshotError::NotRunning)?;
     Ok(Json(source.begin().await?))
+}
+
+pub(super) async fn look(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Json<SnapshotBegun>, Failure> {
+    let source = context.source.snapshots();
+    let source = source.ok_or(SnapshotError::NotRunning)?;
+    Ok(Json(source.look(&id)?))
+}
+
+pub(super) async fn end(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let source = context.source.snapshots();
+    let source = source.ok_or(SnapshotError::NotRunning)?;
+    source.end(&id)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn chunk(
@@ -86,6 +123,16 @@ impl From<SnapshotError> for Failure {
         match error {
             SnapshotError::NotRunning | SnapshotError::Nothing => {
                 failure(StatusCode::SERVICE_UNAVAILABLE, "not-running", message).hint("try again")
+            }
+            SnapshotError::Behind(_) => {
+                failure(StatusCode::SERVICE_UNAVAILABLE, "node-behind", message)
+                    .hint("ask another node")
+            }
+            SnapshotError::Busy => {
+                failure(StatusCode::SERVICE_UNAVAILABLE, "busy", message).hint("try again")
+            }
+            SnapshotError::Writing => {
+                failure(StatusCode::CONFLICT, "snapshot-writing", message).hint("try again")
             }
             SnapshotError::Gone => {
                 failure(StatusCode::GONE, "snapshot-gone", message).hint("begin another one")

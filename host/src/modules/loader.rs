@@ -82,7 +82,11 @@ impl Loader {
                 known.wanted.insert(hash);
                 drop(known);
                 self.0.work.notify_one();
-                return failed;
+                return match failed {
+                    // By other limits: it says nothing any more.
+                    Readiness::Rejected { .. } => Readiness::Loading,
+                    failed => failed,
+                };
             }
             None => {}
         }
@@ -209,3 +213,6 @@ impl Inner {
         Ok(Some((readiness, limits)))
     }
 }
+
+#[cfg(test)]
+mod loader_test;

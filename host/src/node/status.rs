@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::assembly::Assembly;
 use super::keeper::{Keeper, Phase};
 use super::modules::NodeModules;
-use super::snapshots::NodeSnapshots;
+use super::snapshots::{Given, NodeSnapshots};
 use super::stores::Stores;
 use super::{limits, repair, sessions};
 use crate::admin::{
@@ -42,6 +42,7 @@ pub(super) struct NodeStatus {
     recent: Arc<Recent>,
     module_log: ModuleLog,
     started_node: OnceLock<Started>,
+    snapshots_given: Given,
     edge: Arc<dyn Edge>,
 }
 
@@ -53,7 +54,7 @@ struct Started {
 }
 
 /// An apply lag above which a node is not ready.
-const APPLY_LAG_MAX: u64 = 1024;
+pub(super) const APPLY_LAG_MAX: u64 = 1024;
 
 impl NodeStatus {
     pub(super) fn new(
@@ -74,6 +75,7 @@ impl NodeStatus {
             recent,
             module_log,
             started_node: OnceLock::new(),
+            snapshots_given: Given::default(),
             edge,
         }
     }
@@ -426,10 +428,15 @@ impl AdminSource for NodeStatus {
 
     fn snapshots(&self) -> Option<Arc<dyn SnapshotSource>> {
         let started = self.started_node.get()?;
+        // The state of a node that takes no part may be the wrong one.
+        started.assembly()?;
+        let status = self.status_now();
         Some(Arc::new(NodeSnapshots {
             node: self.node,
             driver: self.driver.clone(),
             state: started.stores.state.clone(),
+            given: self.snapshots_given.clone(),
+            lag: status.committed_index.saturating_sub(status.applied_index),
         }))
     }
 

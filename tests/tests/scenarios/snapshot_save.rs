@@ -26,7 +26,16 @@ async fn an_upgrade_is_rehearsed_over_a_snapshot_of_a_live_cluster() {
     assert!(index <= applied.index && index > 0, "{saved}");
     let length = fs::metadata(&file).unwrap().len();
     assert_eq!(saved["bytes"], json!(length));
-    assert!(!fs::exists(format!("{file}.partial")).unwrap());
+    // Nothing else was left beside it, whatever came of it.
+    let folder = files.of("folder", b"");
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let refused = run(&cluster, &["snapshot", "save", &folder, "--yes"]);
+    assert_fails(&refused, 2, "invalid-input");
+    let inside = format!("{folder}/again.snapshot");
+    let again = json(&cluster, &["snapshot", "save", &inside]);
+    assert_eq!(again["bytes"], json!(fs::metadata(&inside).unwrap().len()));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 
     // The next version, over what the cluster has: its counts go on.
     let script = format!(

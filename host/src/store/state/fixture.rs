@@ -16,18 +16,18 @@ use crate::drive::Driver;
 use crate::store::memory_disk::MemoryDisk;
 use crate::store::{BoxFuture, Identity, LogDurability, LogPosition};
 
-pub(super) const IDENTITY: Identity = Identity {
+pub(crate) const IDENTITY: Identity = Identity {
     cluster: [7; 16],
     node: 1,
     incarnation: [9; 16],
 };
 
-pub(super) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
-pub(super) type Writes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
+pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Arc<[u8]>>>;
 
 /// A log whose durability the test decides.
 #[derive(Debug)]
-pub(super) struct GateLog {
+pub(crate) struct GateLog {
     newest: AtomicU64,
     durable: watch::Sender<Option<u64>>,
     /// Raised whenever somebody begins to wait.
@@ -78,7 +78,7 @@ impl LogDurability for GateLog {
 }
 
 /// Folds only when asked.
-pub(super) fn on_request() -> Options {
+pub(crate) fn on_request() -> Options {
     Options {
         fold_interval: Duration::from_secs(1_000_000),
         fold_bytes: usize::MAX,
@@ -87,11 +87,11 @@ pub(super) fn on_request() -> Options {
     }
 }
 
-pub(super) fn open(disk: &MemoryDisk) -> Result<StateStore, OpenError> {
+pub(crate) fn open(disk: &MemoryDisk) -> Result<StateStore, OpenError> {
     open_with(disk, GateLog::new(), on_request())
 }
 
-pub(super) fn open_with(
+pub(crate) fn open_with(
     disk: &MemoryDisk,
     log: Arc<GateLog>,
     options: Options,
@@ -100,11 +100,11 @@ pub(super) fn open_with(
     StateStore::open(Arc::new(disk.clone()), driver, log, IDENTITY, options)
 }
 
-pub(super) fn at(index: u64) -> LogPosition {
+pub(crate) fn at(index: u64) -> LogPosition {
     LogPosition { term: 3, index }
 }
 
-pub(super) fn put(pairs: &[(&str, &str)]) -> Writes {
+pub(crate) fn put(pairs: &[(&str, &str)]) -> Writes {
     let write = |(key, value): &(&str, &str)| {
         let value: Arc<[u8]> = value.as_bytes().into();
         (key.as_bytes().to_vec(), Some(value))
@@ -112,7 +112,7 @@ pub(super) fn put(pairs: &[(&str, &str)]) -> Writes {
     pairs.iter().map(write).collect()
 }
 
-pub(super) fn apply(model: &mut Model, writes: &Writes) {
+pub(crate) fn apply(model: &mut Model, writes: &Writes) {
     for (key, value) in writes {
         match value {
             Some(value) => drop(model.insert(key.clone(), value.to_vec())),
@@ -122,13 +122,13 @@ pub(super) fn apply(model: &mut Model, writes: &Writes) {
 }
 
 /// All that a view shows, forwards.
-pub(super) fn contents(view: &dyn Read) -> Model {
+pub(crate) fn contents(view: &dyn Read) -> Model {
     scanned(view, b"", None, Order::Ascending)
         .into_iter()
         .collect()
 }
 
-pub(super) fn scanned(
+pub(crate) fn scanned(
     view: &dyn Read,
     start: &[u8],
     end: Option<&[u8]>,
@@ -143,13 +143,13 @@ pub(super) fn scanned(
     found
 }
 
-pub(super) fn value_of(view: &dyn Read, key: &str) -> Option<String> {
+pub(crate) fn value_of(view: &dyn Read, key: &str) -> Option<String> {
     let value = view.get(key.as_bytes()).unwrap()?;
     Some(String::from_utf8(value.to_vec()).unwrap())
 }
 
 /// Runs a test on the clock of a simulation.
-pub(super) fn simulate<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -177,11 +177,13 @@ impl Snapshot {
 }
 
 impl Inner {
-    /// Closes a view, or forgets a spool, that is too old. Whether anything is left.
+    /// Closes a view that nobody reads, or forgets a spool, that is too old. Whether anything is left.
     fn expire(&self, now: Instant) -> bool {
         let age = now.duration_since(self.created);
         let mut content = lock(&self.content);
         let age_max = match *content {
+            // Its spool is being written, and takes its place however long that takes.
+            Content::View(_) if lock(&self.transfers).open > 0 => return true,
             Content::View(_) => self.options.snapshot_view_age_max,
             Content::Spool(_) => self.options.spool_age_max,
             Content::Expired => return false,
@@ -393,6 +395,19 @@ impl StateStore {
     /// if nothing was ever folded or installed. Neither waits nor reads.
     pub fn current_snapshot(&self) -> Option<Snapshot> {
         self.newest_snapshot(Prefer::Held)
+    }
+
+    /// Folds, and returns a snapshot of what is durable then that never is the current one: nobody goes
+    /// on from it by the log, so it keeps none of that. `None` if nothing was ever applied.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn build_snapshot_apart(&self) -> Result<Option<Snapshot>, Fault> {
+        self.fold().await?;
+        let base = self.shared.base();
+        let position = base.progress().applied;
+        Ok(position.map(|position| self.shared.issue(base, position)))
     }
 
     /// The position of the current snapshot while a transfer of it goes on or may be resumed: the

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use super::fixture::{at, contents, open, put, simulate};
+use super::fixture::{GateLog, IDENTITY, at, contents, on_request, open, put, simulate};
 use super::snapshot_test::{all_chunks, filled, membership, names, received};
 use super::*;
+use crate::drive::Driver;
+use crate::store::disk::{Disk, DiskFile};
 use crate::store::memory_disk::MemoryDisk;
 
 #[test]
@@ -135,4 +139,78 @@ fn unread_views_and_old_spools_expire() {
         );
         assert_ne!(store.current_snapshot().unwrap().id(), spooled.id());
     });
+}
+
+/// A disk whose spools wait for permission to begin.
+#[derive(Debug)]
+struct Gated {
+    disk: MemoryDisk,
+    waits: AtomicBool,
+    permission: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Disk for Gated {
+    fn open_database(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
+        self.disk.open_database(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.waits.store(true, Ordering::SeqCst);
+        lock(&self.permission).recv().unwrap();
+        self.disk.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.disk.exists(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+}
+
+/// A large state takes longer to write than a view that nobody reads may stay open.
+#[tokio::test]
+async fn a_view_that_is_being_written_does_not_expire() {
+    let (permit, permission) = mpsc::channel();
+    let gated = Arc::new(Gated {
+        disk: MemoryDisk::new(),
+        waits: AtomicBool::new(false),
+        permission: Mutex::new(permission),
+    });
+    let driver = Driver::node().unwrap();
+    let on_disk: Arc<dyn Disk> = gated.clone();
+    let store = StateStore::open(on_disk, driver, GateLog::new(), IDENTITY, on_request()).unwrap();
+    store.commit(at(1), put(&[("key", "value")]), None);
+    let snapshot = store.build_snapshot().await.unwrap().unwrap();
+    let mut opening = Box::pin(snapshot.open());
+    while !gated.waits.load(Ordering::SeqCst) {
+        assert!(futures::poll!(&mut opening).is_pending());
+        tokio::task::yield_now().await;
+    }
+    store.commit(at(2), put(&[("key", "other")]), None);
+    store.fold().await.unwrap();
+    let later = store.shared.driver.now() + Duration::from_secs(600);
+    assert!(store.shared.expire_snapshots(later));
+    assert_eq!(store.held_snapshot(), Some(at(1)));
+    permit.send(()).unwrap();
+    let reader = opening.await.unwrap();
+    assert!(reader.chunk(0).await.unwrap().is_some());
+    assert_eq!(store.current_snapshot().unwrap().id(), snapshot.id());
 }
