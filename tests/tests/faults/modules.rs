@@ -9,7 +9,7 @@ mod floods;
 mod init;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_client::{Builder, CallError, Client, Rejection};
 use quorate_core::module::Trap;
@@ -81,20 +81,32 @@ async fn call(client: &Client, payload: Vec<u8>) -> Result<Vec<u8>, Trap> {
     }
 }
 
+/// What a session that counts came to.
+struct Counted {
+    commands: u64,
+    /// Longest that one of them waited for its answer.
+    longest: Duration,
+}
+
 /// A session that behaves, and counts its own commands: each takes effect once, whatever others do.
 async fn count_up(
     client: Client,
     key: &'static [u8],
     mut stop: tokio::sync::oneshot::Receiver<()>,
-) -> u64 {
-    let mut count = 0;
+) -> Counted {
+    let mut counted = Counted {
+        commands: 0,
+        longest: Duration::ZERO,
+    };
     loop {
-        count += 1;
+        counted.commands += 1;
+        let asked_at = Instant::now();
         let response = call(&client, command(b'a', key)).await;
-        assert_eq!(response, Ok(u64::to_le_bytes(count).to_vec()));
+        assert_eq!(response, Ok(u64::to_le_bytes(counted.commands).to_vec()));
+        counted.longest = counted.longest.max(asked_at.elapsed());
         // At least one more after whatever was waited for.
         if stop.try_recv().is_ok() {
-            return count;
+            return counted;
         }
     }
 }

@@ -193,7 +193,7 @@ async fn hostile_commands_fail_alone_and_alike_on_every_node() {
     flooded_by_requests(&hostile[2]).await;
 
     stop.send(()).unwrap();
-    let count = counting.await.unwrap();
+    let count = counting.await.unwrap().commands;
     assert!(count > 0 && has(&good, b"good").await);
     assert_eq!(terms(&cluster).await, before, "no election");
     assert_eq!(cluster.wait_for_leader().await.unwrap(), leader);
