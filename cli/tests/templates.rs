@@ -11,6 +11,8 @@
 mod documents;
 #[path = "support/ports.rs"]
 mod ports;
+#[path = "templates/steps.rs"]
+mod steps;
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

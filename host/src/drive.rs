@@ -7,9 +7,10 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +31,9 @@ struct Inner {
 }
 
 enum Mode {
-    Node,
+    Node {
+        background: OnceLock<Option<rayon::ThreadPool>>,
+    },
     Simulation {
         start: Instant,
         wall_start_us: u64,
@@ -40,6 +43,11 @@ enum Mode {
         tasks: Tasks,
     },
 }
+
+/// Stack of the background thread: the compiler recurses.
+const BACKGROUND_STACK_BYTES: usize = 8 << 20;
+/// Its niceness: about a tenth of what a thread of the node's own work gets beside it.
+const BACKGROUND_NICE: i32 = 10;
 
 /// How long a simulated disk takes for a sync, at most, unless told otherwise.
 const SYNC_MAX: Duration = Duration::from_millis(4);
@@ -79,7 +87,7 @@ enum Handle {
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.mode {
-            Mode::Node => "Driver(node)",
+            Mode::Node { .. } => "Driver(node)",
             Mode::Simulation { .. } => "Driver(simulation)",
         })
     }
@@ -93,7 +101,8 @@ impl Driver {
     pub fn node() -> io::Result<Self> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::from)?;
-        Ok(Self::with_mode(Mode::Node, seed))
+        let background = OnceLock::new();
+        Ok(Self::with_mode(Mode::Node { background }, seed))
     }
 
     /// Drives a simulated node. The caller runs everything on one current-thread runtime whose clock
@@ -138,7 +147,7 @@ impl Driver {
     )]
     pub fn wall_us(&self) -> u64 {
         match &self.0.mode {
-            Mode::Node => {
+            Mode::Node { .. } => {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
                 since_epoch.map_or(0, |elapsed| elapsed.as_micros() as u64)
             }
@@ -191,7 +200,7 @@ impl Driver {
     /// Runs `future` as a task of the current runtime.
     pub fn task(&self, future: impl Future<Output = ()> + Send + 'static) -> Running {
         let task = match &self.0.mode {
-            Mode::Node => spawn(future),
+            Mode::Node { .. } => spawn(future),
             Mode::Simulation { tasks, .. } => tasks.spawn(future),
         };
         Running {
@@ -324,12 +333,57 @@ impl Driver {
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
+                Ok(panic) => resume_unwind(panic),
                 // The runtime is shutting down: whoever waits for this is being dropped as well.
                 Err(_) => std::future::pending().await,
             },
         }
     }
+
+    /// Runs `work`, which needs the processor for seconds, such as compiling, where it takes little from
+    /// a real node's own work: on one thread of lower priority, after what was handed in before; what
+    /// it does in parallel has that thread too. In a simulation at once. Not cancel-safe: `work` goes
+    /// on, and others wait for it.
+    pub async fn background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let Mode::Node { background } = &self.0.mode else {
+            return work();
+        };
+        let Some(pool) = background.get_or_init(background_pool) else {
+            return self.blocking(work).await;
+        };
+        let (done, wait) = tokio::sync::oneshot::channel();
+        pool.spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
+        });
+        match wait.await {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => resume_unwind(panic),
+            // The pool ends with the driver, which `self` holds.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// One thread, or none if there cannot be another.
+fn background_pool() -> Option<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .stack_size(BACKGROUND_STACK_BYTES)
+        .thread_name(|_| "quorate-back".to_owned())
+        .start_handler(|_| {
+            // On Linux this is the thread's own niceness; elsewhere it would be the process's.
+            #[cfg(target_os = "linux")]
+            if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+                tracing::warn!(%error, "compiling has the priority of everything else");
+            }
+        })
+        .build();
+    pool.inspect_err(|error| tracing::warn!(%error, "no thread for compiling in the background"))
+        .ok()
 }
 
 /// Starts a task that belongs to the same simulated node as the current one, if that belongs to

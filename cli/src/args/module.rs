@@ -174,7 +174,7 @@ pub(crate) struct Deploy {
 #[derive(Debug, Args)]
 pub(crate) struct Readiness {
     /// How long to wait for nodes to compile it, and then to apply it
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_timeout)]
     pub(crate) wait: Duration,
     /// A majority of the voters is enough: others fetch and compile it when they come to it
     #[arg(long)]

@@ -133,7 +133,7 @@ impl Loader {
     async fn load(&self, hash: ModuleHash) {
         let inner = Arc::clone(&self.0);
         let started = self.0.driver.now();
-        let loaded = self.0.driver.blocking(move || inner.load_now(hash)).await;
+        let loaded = self.0.driver.background(move || inner.load_now(hash)).await;
         let took = self.0.driver.now().saturating_duration_since(started);
         let mut known = self.known();
         known.loading = None;

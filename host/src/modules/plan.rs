@@ -134,7 +134,7 @@ impl Library {
             bytes_max: MIGRATION_BYTES_MAX,
             answer,
         };
-        let rehearsal = Rehearsal::new(&self.0, &subject, &limits, bounds)?;
+        let rehearsal = Rehearsal::new(&self.0, &subject, &limits, bounds).await?;
         let applied = self.0.state.applied();
         let index = applied.map_or(0, |position| position.index);
         let migration = rehearsal.migrate(self.0.state.view(), index).await?;

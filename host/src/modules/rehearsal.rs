@@ -109,8 +109,8 @@ enum Tried {
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Compiles the module.
-    pub(super) fn new(
+    /// Compiles the module, in the background.
+    pub(super) async fn new(
         parts: &'a Parts,
         subject: &'a Subject,
         limits: &'a Limits,
@@ -120,7 +120,10 @@ impl<'a> Rehearsal<'a> {
             engine: Arc::clone(&parts.engine),
             said: ModuleLog::new(parts.driver.clone()),
         };
-        let loaded = modules.load(subject.hash, &subject.code, &limits.module)?;
+        let (engine, under) = (Arc::clone(&parts.engine), limits.module.clone());
+        let (hash, code) = (subject.hash, subject.code.clone());
+        let compile = move || engine.load(hash, &code, &under);
+        let loaded = parts.driver.background(compile).await?;
         loaded.map_err(|rejected| Error::Rejected {
             code: rejected.code.to_owned(),
             detail: rejected.detail,

@@ -108,9 +108,9 @@ async fn a_module_that_takes_long_to_compile_is_deployed_while_commands_go_on() 
         "deploy",
         &path,
         "--wait",
-        "2m",
+        "5m",
         "--timeout",
-        "2m",
+        "5m",
         "-o",
         "json",
     ];
