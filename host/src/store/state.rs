@@ -21,6 +21,7 @@ use crate::drive::{Driver, Running};
 
 mod checkpoint;
 mod database;
+mod dead;
 mod fold;
 mod gaps;
 mod layer;
@@ -119,7 +120,7 @@ impl StateStore {
         let inner = Inner {
             identity,
             progress: base.progress().clone(),
-            layers: Layers::over(Arc::new(base)),
+            layers: Layers::over(Arc::new(base), 0),
             version: 0,
             views: BTreeMap::new(),
             unfolded,
@@ -197,6 +198,7 @@ impl StateStore {
         let views = &inner.views;
         // Every view is older than this commit: one at or after a version sees it.
         let is_seen = |at| views.range(at..).next().is_some();
+        inner.layers.dead.written(inner.version, &writes);
         let gained = inner.layers.active.write(inner.version, writes, is_seen);
         inner.progress.applied = Some(position);
         if membership.is_some() {
@@ -384,6 +386,7 @@ impl Inner {
             active: self.layers.active.clone(),
             frozen: None,
             base,
+            dead: self.layers.dead.clone(),
         };
         std::mem::replace(&mut self.layers, layers)
     }
@@ -397,7 +400,7 @@ impl Inner {
         self.active_bytes = 0;
         self.frozen_bytes = 0;
         self.ending = None;
-        std::mem::replace(&mut self.layers, Layers::over(base))
+        std::mem::replace(&mut self.layers, Layers::over(base, self.version))
     }
 }
 
@@ -407,6 +410,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod damage_test;
+#[cfg(test)]
+mod dead_test;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use quorate_core::state::{Fault, Order, Read, Value, Visit};
 
 use super::Shared;
 use super::database::{Base, BaseRange};
+use super::dead::{Dead, MARKS_MIN, after};
 use super::layer::{Layer, LayerRange, Write};
 
 /// What a view reads through, newest first.
@@ -17,14 +18,18 @@ pub(super) struct Layers {
     /// What is being folded into the file.
     pub(super) frozen: Option<Arc<Layer>>,
     pub(super) base: Arc<Base>,
+    /// What scans need not walk over.
+    pub(super) dead: Arc<Dead>,
 }
 
 impl Layers {
-    pub(super) fn over(base: Arc<Base>) -> Self {
+    /// A file and nothing else, as version `version` of the state.
+    pub(super) fn over(base: Arc<Base>, version: u64) -> Self {
         Self {
             active: Arc::default(),
             frozen: None,
             base,
+            dead: Arc::new(Dead::at(version)),
         }
     }
 
@@ -70,18 +75,133 @@ impl Read for View {
         order: Order,
         visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
     ) -> Result<(), Fault> {
-        if end.is_some_and(|end| end <= start) {
-            return Ok(());
-        }
-        let mut merge = Merge::new(self, start, end, order)?;
-        while let Some((key, write)) = merge.next()? {
-            if let Some(value) = write
-                && visit(&key, &value) == Visit::Stop
-            {
-                break;
-            }
-        }
+        let mut left = Left {
+            start: start.to_vec(),
+            end: end.map(<[u8]>::to_vec),
+            order,
+            alive: None,
+        };
+        while self.scan_on(&mut left, visit)? == Went::OverDead {}
         Ok(())
+    }
+}
+
+/// How a part of a scan ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Went {
+    /// At the end of what is left, or where the visitor stopped.
+    ToEnd,
+    /// At a range that is known to be dead, which is not left any more.
+    OverDead,
+}
+
+impl View {
+    fn scan_on(
+        &self,
+        left: &mut Left,
+        visit: &mut dyn FnMut(&[u8], &Value) -> Visit,
+    ) -> Result<Went, Fault> {
+        let dead = &self.layers.dead;
+        if let Some(to) = dead.jump(self.at, left.next(), left.order) {
+            left.go_to(to);
+        }
+        if left.is_empty() {
+            return Ok(Went::ToEnd);
+        }
+        let mut merge = Merge::new(self, &left.start, left.end.as_deref(), left.order)?;
+        let mut marks = 0;
+        while let Some((key, write)) = merge.next()? {
+            let Some(value) = write else {
+                marks += 1;
+                if marks == MARKS_MIN
+                    && let Some(to) = dead.jump(self.at, Some(&key), left.order)
+                {
+                    // What is known becomes longer by what was walked over.
+                    let (start, end) = left.until(to.as_deref());
+                    dead.found(self.at, start, end);
+                    left.go_to(to);
+                    return Ok(Went::OverDead);
+                }
+                continue;
+            };
+            if marks >= MARKS_MIN {
+                let (start, end) = left.until_alive(&key);
+                dead.found(self.at, start, end);
+            }
+            marks = 0;
+            if visit(&key, &value) == Visit::Stop {
+                return Ok(Went::ToEnd);
+            }
+            left.alive = Some(key);
+        }
+        if marks >= MARKS_MIN {
+            dead.found(self.at, left.lower(), left.upper());
+        }
+        Ok(Went::ToEnd)
+    }
+}
+
+/// What a scan has not seen yet.
+struct Left {
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+    order: Order,
+    /// The last key that was visited.
+    alive: Option<Vec<u8>>,
+}
+
+impl Left {
+    fn is_empty(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| *end <= self.start)
+    }
+
+    /// Where the scan begins.
+    fn next(&self) -> Option<&[u8]> {
+        match self.order {
+            Order::Ascending => Some(&self.start),
+            Order::Descending => self.end.as_deref(),
+        }
+    }
+
+    /// Over a dead range, whose other end may be outside.
+    fn go_to(&mut self, to: Option<Vec<u8>>) {
+        self.alive = None;
+        match (self.order, to) {
+            (Order::Ascending, Some(to)) => self.start = to,
+            (Order::Ascending, None) => self.end = Some(self.start.clone()),
+            (Order::Descending, to) => self.end = to,
+        }
+    }
+
+    /// From where the scan is to the other end of a dead range.
+    fn until(&self, to: Option<&[u8]>) -> (Vec<u8>, Option<Vec<u8>>) {
+        let to = to.map(<[u8]>::to_vec);
+        match self.order {
+            Order::Ascending => (self.lower(), to),
+            Order::Descending => (to.unwrap_or_default(), self.upper()),
+        }
+    }
+
+    /// From where the scan is to before a key that is alive.
+    fn until_alive(&self, key: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        match self.order {
+            Order::Ascending => (self.lower(), Some(key.to_vec())),
+            Order::Descending => (after(key), self.upper()),
+        }
+    }
+
+    fn lower(&self) -> Vec<u8> {
+        match (self.order, &self.alive) {
+            (Order::Ascending, Some(alive)) => after(alive),
+            _ => self.start.clone(),
+        }
+    }
+
+    fn upper(&self) -> Option<Vec<u8>> {
+        match (self.order, &self.alive) {
+            (Order::Descending, Some(alive)) => Some(alive.clone()),
+            _ => self.end.clone(),
+        }
     }
 }
 
