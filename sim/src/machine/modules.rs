@@ -83,7 +83,8 @@ impl Machine {
     }
 
     /// Puts a module in force over the present state, as an upgrade (or a rollback) of a cluster does: by admission and
-    /// the migration that its manifest or that of the module in force names, at one index.
+    /// the migration that its manifest or that of the module in force names, at one index. One that is in force already
+    /// stays so.
     ///
     /// # Errors
     /// [`StartError::NotActivated`]: the old module stays, and every key and value is what it was.
@@ -108,6 +109,11 @@ impl Machine {
 
     fn activate(&mut self, code: &[u8], argument: &[u8]) -> Result<(), StartError> {
         let hash = hash_of(code);
+        let expected = query::active_module(&*self.state)?.map(|active| active.hash);
+        if expected == Some(hash) {
+            // As on a cluster: it is in force already, and nothing is proposed.
+            return Ok(());
+        }
         let bytes_max = self.limits.module.module_bytes_max;
         if code.len() as u64 > bytes_max {
             // No node would take its chunks.
@@ -137,7 +143,6 @@ impl Machine {
                 other => return Err(clients::unexpected("a chunk", &other).into()),
             }
         }
-        let expected = query::active_module(&*self.state)?.map(|active| active.hash);
         let hook = match expected {
             None => "quorate_init",
             Some(_) => "the migration",
