@@ -1,12 +1,13 @@
 //! Modules deployed and rolled back from the command line, over real processes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use futures::future::join_all;
 use quorate_client::Client;
 use quorate_tests::{Cluster, Settings, kv, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -39,6 +40,50 @@ pub(crate) fn assert_fails(output: &Output, code: i32, slug: &str) -> String {
     assert_eq!(output.status.code(), Some(code), "{errors}");
     assert!(errors.contains(&format!("error[{slug}]: ")), "{errors}");
     errors
+}
+
+/// `quorate module logs --follow`, with what it printed in a file.
+struct Following {
+    child: Child,
+    printed: PathBuf,
+}
+
+impl Following {
+    fn begin(cluster: &Cluster, files: &Files) -> Self {
+        let printed = PathBuf::from(files.of("followed.txt", b""));
+        let mut command = cluster.quorate_command(&["module", "logs", "--follow"]);
+        let output = File::create(&printed).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(output).spawn().unwrap();
+        Self { child, printed }
+    }
+
+    /// Waits until each of three nodes said `text`.
+    async fn sees(&self, text: &str) {
+        let is_said_by = |node: u64| {
+            let of_node = format!(" node {node} ");
+            let printed = fs::read_to_string(&self.printed).unwrap();
+            let mut lines = printed.lines();
+            lines.any(|line| line.contains(&of_node) && line.contains(text))
+        };
+        let seen = async || (1..=3).all(is_said_by).then_some(());
+        wait_for("every node's words are followed", seen)
+            .await
+            .unwrap();
+    }
+
+    /// Ends it as an operator does.
+    fn ends(&mut self) {
+        let process = Pid::from_child(&self.child);
+        kill_process(process, Signal::INT).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.child.kill();
+    }
 }
 
 /// Files of modules, removed in the end.
@@ -164,6 +209,7 @@ async fn a_migration_that_panics_is_shown_with_file_and_line_and_changes_nothing
     };
     let failing = files.of("failing.wasm", &failing.wasm());
     let before = cluster.equal_hash().await.unwrap();
+    let mut following = Following::begin(&cluster, &files);
     let says = "panicked at src/tally.rs:17: it does not fit";
     let planned = run(&cluster, &["module", "deploy", &failing, "--plan"]);
     let errors = assert_fails(&planned, 6, "module-migration-failed");
@@ -195,6 +241,8 @@ async fn a_migration_that_panics_is_shown_with_file_and_line_and_changes_nothing
         );
     }
     assert!(logs.contains("info: moving"), "{logs}");
+    following.sees(says).await;
+    following.ends();
     let applied = client.call_bytes(b"a".to_vec()).await.unwrap();
     assert_eq!(applied.response[0], 1);
     client.close().await.unwrap();
