@@ -2,7 +2,8 @@
 //!
 //! Cargo hands a test the path of a binary only if both are of one package, so the harness asks cargo to
 //! build it: at most once in a process, with the cargo, the target folder and the profile of the
-//! running test. A binary that is up to date costs cargo less than a second.
+//! running test. A binary that is up to date costs cargo less than a second; a test that is started
+//! without cargo may compile everything first, of which cargo's messages tell.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -58,14 +59,7 @@ fn build(profile: Profile) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "quorate",
-            "--bin",
-            "quorate",
-        ])
+        .args(["build", "--package", "quorate", "--bin", "quorate"])
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
