@@ -41,15 +41,20 @@ pub fn levels(state: &dyn Read) -> Result<Levels, Fault> {
     Ok(read(state, keys::LEVELS)?.unwrap_or_default())
 }
 
+/// The newest levels that this binary knows.
+pub fn levels_known(modules: &dyn Modules) -> Levels {
+    Levels {
+        core: CORE_LEVEL,
+        engine: modules.level_max(),
+    }
+}
+
 /// Whether this binary can go on with a cluster at these levels.
 ///
 /// # Errors
 /// A [`Fault`] that says which levels it knows, if it cannot.
 pub fn supports(levels: Levels, modules: &dyn Modules) -> Result<(), Fault> {
-    let known = Levels {
-        core: CORE_LEVEL,
-        engine: modules.level_max(),
-    };
+    let known = levels_known(modules);
     if levels.core <= known.core && levels.engine <= known.engine {
         return Ok(());
     }

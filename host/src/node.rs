@@ -37,6 +37,7 @@ mod formation;
 mod guest_log;
 mod housekeeping;
 pub mod keeper;
+mod levels;
 mod limits;
 mod modules;
 mod raft_config;

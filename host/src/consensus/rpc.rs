@@ -22,11 +22,13 @@ use super::network::acknowledged::Held;
 use super::types::{LogId, NodeId, TypeConfig, Vote};
 
 mod digest;
+mod levels;
 mod module;
 mod relay;
 mod snapshot;
 
 pub(super) use digest::{decode_digest, decode_digest_index, encode_digest, encode_digest_index};
+pub(super) use levels::{decode_levels, encode_levels};
 pub use module::{Readiness, ask_ready, asked_ready};
 pub use relay::{RelayAnswer, RelayBegin};
 pub use snapshot::{SnapshotAnswer, SnapshotBegin, SnapshotChunk};
@@ -73,10 +75,12 @@ pub enum Kind {
     Digest = 20,
     /// Is a module ready to be put in force?
     ModuleReady = 12,
+    /// Up to which levels can you go?
+    Levels = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Append,
         Self::AppendStream,
         Self::Vote,
@@ -89,6 +93,7 @@ impl Kind {
         Self::Relay,
         Self::Digest,
         Self::ModuleReady,
+        Self::Levels,
     ];
 }
 

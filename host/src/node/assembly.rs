@@ -15,7 +15,7 @@ use super::raft_config::raft_config;
 use super::replay::replay;
 use super::stores::Stores;
 pub use super::timing::Timing;
-use super::{checkpoints, formation, housekeeping, restored};
+use super::{checkpoints, formation, housekeeping, levels, restored};
 use crate::consensus::machine::{Applier, Ending, Machine, Recent};
 use crate::consensus::me::Me;
 use crate::consensus::network::acknowledged::Held;
@@ -340,7 +340,7 @@ impl Assembly {
             log: log.clone(),
             state: state.clone(),
             disk: Arc::clone(&disk),
-            modules,
+            modules: Arc::clone(&modules),
             loader: loader.clone(),
             driver: driver.clone(),
             metrics: Arc::clone(&metrics),
@@ -395,6 +395,16 @@ impl Assembly {
             let bytes = settings.tuning.checkpoint_bytes;
             tasks.push(driver.task(comparing.propose(interval, bytes)));
         }
+        let raising = levels::Raising {
+            driver: driver.clone(),
+            consensus: consensus.clone(),
+            me: me.clone(),
+            transport: Arc::clone(&transport),
+            state: state.clone(),
+            modules,
+            failure: Arc::clone(&failure),
+        };
+        tasks.push(driver.task(raising.run()));
         tasks.push(driver.task(formation::form(formation::Formation {
             driver: driver.clone(),
             consensus: consensus.clone(),

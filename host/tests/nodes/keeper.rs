@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use memory::{Kept, Opened, Peer, Trouble, Wires, done, found, get, nonce, prepare, set, until};
 use quorate_core::module::Trap;
+use quorate_core::query;
 use quorate_core::state::Poison;
 use quorate_host::consensus::rpc::Kind;
 use quorate_host::node::keeper::Phase;
@@ -437,4 +438,63 @@ async fn a_snapshot_whose_module_does_not_compile_is_refused_and_the_node_goes_o
     let now = returned.keeper.assembly().unwrap();
     assert!(Arc::ptr_eq(&begun, &now), "its consensus did not end");
     assert!(returned.metrics.snapshot_bytes.get() > 0);
+}
+
+/// The engine level in force, as each node knows it.
+fn engine_levels(cluster: &Cluster) -> Vec<u32> {
+    let level = |node: &Kept| {
+        let state = &node.keeper.stores().state;
+        query::levels(&*state.view()).unwrap().engine
+    };
+    cluster.nodes.values().map(level).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_level_is_raised_once_every_voter_knows_it_and_an_older_binary_stops() {
+    let mut cluster = Cluster::form(NODES).await;
+    let next = quorate_engine::LEVEL + 1;
+    // A roll: one node at a time gets a binary that knows one more.
+    for node in 1..=NODES {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        cluster.equal().await;
+        assert_eq!(engine_levels(&cluster), [next - 1; 3], "before node {node}");
+        let disk = cluster.stop(node).await;
+        let known = &cluster.troubles[&node].level_max;
+        known.store(next, Ordering::Relaxed);
+        if node == NODES {
+            // Who does not answer may be older.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(engine_levels(&cluster), [next - 1; 2]);
+        }
+        cluster.start(node, disk).await;
+    }
+    until("the level is raised on all nodes", || {
+        engine_levels(&cluster) == [next; 3]
+    })
+    .await;
+
+    // It is raised once: there is nothing more to say.
+    cluster.equal().await;
+    let raised = cluster.nodes[&1].state();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(cluster.nodes[&1].state(), raised);
+
+    // The roll is taken back on one node.
+    let old = 1 + cluster.leader().await % NODES;
+    let disk = cluster.stop(old).await;
+    cluster.troubles[&old].level_max.store(0, Ordering::Relaxed);
+    cluster.start(old, disk).await;
+    cluster.nodes[&old].until_running(false).await;
+    let said = cluster.nodes[&old].fault().message;
+    assert!(said.contains("it needs a newer one"), "{said}");
+    let mut peer = cluster.connect().await;
+    peer.create_with([1; 16], 60_000).await;
+    assert_eq!(peer.call(1, set("a", "1")).await, done());
+
+    // With the newer binary again it lost nothing.
+    let disk = cluster.stop(old).await;
+    let known = &cluster.troubles[&old].level_max;
+    known.store(next, Ordering::Relaxed);
+    cluster.start(old, disk).await;
+    cluster.equal().await;
 }

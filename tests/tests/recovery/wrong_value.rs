@@ -49,7 +49,10 @@ async fn a_node_that_stores_a_wrong_value_is_named_and_stops_and_the_others_serv
     let (code, ready) = cluster.get(broken, "/readyz").await.unwrap();
     assert_eq!(code, 503, "{ready}");
     // What it has stored is nobody's snapshot.
-    let (code, refusal) = cluster.post(broken, "/v1/snapshots", b"null").await.unwrap();
+    let (code, refusal) = cluster
+        .post(broken, "/v1/snapshots", b"null")
+        .await
+        .unwrap();
     assert_eq!(code, 503, "{refusal}");
     assert!(refusal.contains("not-running"), "{refusal}");
 

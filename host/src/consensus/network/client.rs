@@ -12,6 +12,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use quorate_core::records::Levels;
 
 use super::super::handle::Clocks;
 use super::super::machine::SnapshotData;
@@ -517,4 +518,24 @@ pub async fn ask_digest(
     let answer = transport.link(node, member).call(Lane::Control, frame);
     let answer = answer.await.map_err(|error| error.to_string())?;
     rpc::decode_digest(&answer).map_err(|error| error.to_string())
+}
+
+/// Asks a member up to which levels it can go.
+///
+/// # Errors
+/// If it does not answer, or not like a node: one of a release that does not know the question.
+pub async fn ask_levels(
+    me: &Me,
+    transport: &dyn Transport,
+    node: NodeId,
+    member: &Member,
+) -> Result<Levels, String> {
+    let to = NodeName {
+        node,
+        incarnation: member.incarnation,
+    };
+    let frame = me.envelope(to, Kind::Levels).encode(&[]);
+    let answer = transport.link(node, member).call(Lane::Control, frame);
+    let answer = answer.await.map_err(|error| error.to_string())?;
+    rpc::decode_levels(&answer).map_err(|error| error.to_string())
 }

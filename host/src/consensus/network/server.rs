@@ -250,6 +250,10 @@ impl PeerService {
                 let index = rpc::decode_digest_index(&body).map_err(refused)?;
                 Ok(rpc::encode_digest(self.serving.recent.digest(index)))
             }
+            Kind::Levels => {
+                let known = query::levels_known(&*self.serving.modules);
+                Ok(rpc::encode_levels(known))
+            }
             Kind::AppendStream | Kind::Relay | Kind::Introduce => {
                 Err(refused("not a call by itself"))
             }

@@ -27,6 +27,8 @@ pub struct Trouble {
     pub faults: AtomicU32,
     /// So many modules cannot be compiled.
     pub compile_faults: AtomicU32,
+    /// The newest engine level that it knows; 0: the engine's own.
+    pub level_max: AtomicU32,
     /// Every call waits while this is set.
     is_stuck: Mutex<bool>,
     unstuck: Condvar,
@@ -72,7 +74,10 @@ impl Modules for Troubled {
     }
 
     fn level_max(&self) -> u32 {
-        self.modules.level_max()
+        match self.trouble.level_max.load(Ordering::Relaxed) {
+            0 => self.modules.level_max(),
+            level => level,
+        }
     }
 
     fn instantiate(
