@@ -170,6 +170,20 @@ pub trait Modules: fmt::Debug + Send + Sync {
         limits: &ModuleLimits,
     ) -> Result<Result<Manifest, Rejected>, Fault>;
 
+    /// Loads what will be needed later, on a thread that may be slow: nobody who calls
+    /// [`Modules::load`] waits for it.
+    ///
+    /// # Errors
+    /// As [`Modules::load`].
+    fn load_ahead(
+        &self,
+        hash: ModuleHash,
+        code: &[u8],
+        limits: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.load(hash, code, limits)
+    }
+
     /// Whether `hash` is loaded.
     fn is_loaded(&self, hash: ModuleHash) -> bool;
 

@@ -158,8 +158,12 @@ impl FileCache {
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if has_extension(&path, "code") {
-                let data = fs::metadata(&path)?;
-                files.push((data.modified()?, data.len(), path));
+                match fs::metadata(&path) {
+                    Ok(data) => files.push((data.modified()?, data.len(), path)),
+                    // Removed by another thread that makes room.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         files.sort();
@@ -245,6 +249,11 @@ fn remove(path: &Path) -> io::Result<()> {
     } else {
         fs::remove_file(path)
     };
+    if let Err(error) = &removed
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Ok(());
+    }
     removed.map_err(|error| {
         let text = format!("remove {}: {error}", path.display());
         io::Error::new(error.kind(), text)

@@ -84,6 +84,8 @@ pub struct Engine {
     /// Held while compiling: one module at a time bounds memory, and two callers that load the same
     /// module compile it once.
     compiling: Mutex<()>,
+    /// Likewise for what is loaded ahead, on a thread that may be slow: one more module at a time.
+    compiling_ahead: Mutex<()>,
     cache: Option<Box<dyn CodeCache>>,
     diagnostics: Arc<dyn Diagnostics>,
 }
@@ -141,6 +143,7 @@ impl Engine {
             queries_running: AtomicU32::new(0),
             shelf: Mutex::new(Shelf::new(config.modules_max)),
             compiling: Mutex::new(()),
+            compiling_ahead: Mutex::new(()),
             cache: None,
             diagnostics: Arc::new(TracingDiagnostics),
         })
@@ -381,9 +384,11 @@ impl Engine {
     }
 }
 
-impl Modules for Engine {
-    fn load(
+impl Engine {
+    /// Admits the module and compiles it, one at a time of those that have the same `turn`.
+    fn load_in(
         &self,
+        turn: &Mutex<()>,
         hash: ModuleHash,
         code: &[u8],
         limits: &ModuleLimits,
@@ -406,9 +411,19 @@ impl Modules for Engine {
             Ok(manifest) => manifest,
             Err(rejected) => return Ok(Err(rejected)),
         };
-        let _compiling = lock(&self.compiling);
-        if let Some(loaded) = lock(&self.shelf).get(hash) {
-            loaded.admitted_under = under;
+        let is_there = || match lock(&self.shelf).get(hash) {
+            Some(loaded) => {
+                loaded.admitted_under = under;
+                true
+            }
+            None => false,
+        };
+        if is_there() {
+            return Ok(Ok(manifest));
+        }
+        let _compiling = lock(turn);
+        // Whoever had the turn may have compiled it.
+        if is_there() {
             return Ok(Ok(manifest));
         }
         let operations = self.compile(&self.operations, hash, code)?;
@@ -425,6 +440,26 @@ impl Modules for Engine {
         };
         lock(&self.shelf).insert(hash, loaded);
         Ok(Ok(manifest))
+    }
+}
+
+impl Modules for Engine {
+    fn load(
+        &self,
+        hash: ModuleHash,
+        code: &[u8],
+        limits: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.load_in(&self.compiling, hash, code, limits)
+    }
+
+    fn load_ahead(
+        &self,
+        hash: ModuleHash,
+        code: &[u8],
+        limits: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.load_in(&self.compiling_ahead, hash, code, limits)
     }
 
     fn is_loaded(&self, hash: ModuleHash) -> bool {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep};
 
+use super::serve::stop_signal;
 use crate::args::snapshot::Save;
 use crate::args::{Format, Options};
 use crate::confirm::confirm;
@@ -59,7 +60,12 @@ pub(crate) async fn run(arguments: &Save, options: &Options) -> Result<Exit, Box
         let saved = save(admin, file, begun_until, deadline, &progress).await;
         saved.map_err(|why| why.told(file))
     };
-    let saved = nodes::in_turn(&known.admins(), deadline, nobody, save).await?;
+    let admins = known.admins();
+    let saved = tokio::select! {
+        saved = nodes::in_turn(&admins, deadline, nobody, save) => saved?,
+        // What was written of it does not stay.
+        () = stop_signal()? => return Ok(Exit::INTERRUPTED),
+    };
     progress.end();
     told(&saved, options)
 }
@@ -70,6 +76,8 @@ enum Why {
     Node(String),
     /// This machine's.
     File(io::Error),
+    /// Likewise, and the file is whole.
+    Folder(io::Error),
 }
 
 impl Why {
@@ -78,6 +86,13 @@ impl Why {
             Self::Node(why) => Trouble::Next(why),
             Self::File(error) => {
                 let text = format!("cannot write {}: {error}", file.display());
+                Trouble::Fail(Failure::host(text))
+            }
+            Self::Folder(error) => {
+                let text = format!(
+                    "{} is whole, but after a loss of power it may be gone: {error}",
+                    file.display()
+                );
                 Trouble::Fail(Failure::host(text))
             }
         }
@@ -112,25 +127,25 @@ async fn save(
     progress.begin(0, "waiting for the node to write the snapshot");
     let begun: SnapshotBegun = http::post(admin, "/v1/snapshots", &(), begun_until).await?;
     let path = format!("/v1/snapshots/{}", begun.id);
-    let chunks = written(admin, &path, begun.chunks, deadline).await?;
-    progress.begin(chunks, "reading the snapshot");
-    for number in 0..chunks {
-        let path = format!("{path}/{number}");
-        let chunk = http::get_bytes(admin, &path, next_answer(deadline)).await?;
-        if checked_payload(number, &chunk).is_none() {
-            return Err(Why::Node(format!("chunk {number} came damaged")));
-        }
-        partial.write_all(&chunk)?;
-        progress.reached(number + 1);
-    }
+    let copied = copy(
+        admin,
+        &begun,
+        &path,
+        partial.as_file_mut(),
+        deadline,
+        progress,
+    )
+    .await;
     // The node removes it by itself a minute later.
     let _ = http::delete(admin, &path, next_answer(deadline)).await;
+    copied?;
     partial.as_file().sync_all()?;
     let header = verify(partial.path())?;
     let bytes = partial.as_file().metadata()?.len();
     partial.persist(file).map_err(|failed| failed.error)?;
     // The name too is there after a loss of power.
-    File::open(folder)?.sync_all()?;
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(Why::Folder)?;
     Ok(Saved {
         file: file.display().to_string(),
         node_id: begun.node_id.to_string(),
@@ -139,6 +154,29 @@ async fn save(
         keys: header.keys,
         bytes,
     })
+}
+
+/// Its chunks, once it is written.
+async fn copy(
+    admin: &str,
+    begun: &SnapshotBegun,
+    path: &str,
+    file: &mut File,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<(), Why> {
+    let chunks = written(admin, path, begun.chunks, deadline).await?;
+    progress.begin(chunks, "reading the snapshot");
+    for number in 0..chunks {
+        let path = format!("{path}/{number}");
+        let chunk = http::get_bytes(admin, &path, next_answer(deadline)).await?;
+        if checked_payload(number, &chunk).is_none() {
+            return Err(Why::Node(format!("chunk {number} came damaged")));
+        }
+        file.write_all(&chunk)?;
+        progress.reached(number + 1);
+    }
+    Ok(())
 }
 
 /// How many chunks it has, once it is written.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use quorate_core::module::{Export, ModuleLimits, Modules as _};
 use quorate_engine::{CodeCache, CodeKey, Config, Engine, EngineKey, FileCache};
 
-use crate::common::{FUEL, apply, load, pair, response, writes};
+use crate::common::{FUEL, apply, assemble, hash, load, pair, response, writes};
 
 #[derive(Debug, Default, Clone)]
 struct Shared(Arc<Mutex<Contents>>);
@@ -237,4 +237,58 @@ fn least_used_module_leaves_memory() {
             .instantiate(second, &ModuleLimits::default())
             .is_err()
     );
+}
+
+/// A cache on a disk that does not answer the first question.
+#[derive(Debug)]
+struct Stuck {
+    asked: Mutex<Option<mpsc::Sender<()>>>,
+    answers: Mutex<mpsc::Receiver<()>>,
+}
+
+impl CodeCache for Stuck {
+    fn get(&self, _: CodeKey) -> io::Result<Option<Vec<u8>>> {
+        let first = self.asked.lock().unwrap().take();
+        if let Some(asked) = first {
+            asked.send(()).unwrap();
+            self.answers.lock().unwrap().recv().unwrap();
+        }
+        Ok(None)
+    }
+
+    fn put(&self, _: CodeKey, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn nobody_waits_for_what_is_loaded_ahead() {
+    let (asked, ask) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    let cache = Stuck {
+        asked: Mutex::new(Some(asked)),
+        answers: Mutex::new(answers),
+    };
+    let engine = Engine::new(Config::default()).unwrap().with_cache(cache);
+    let ahead = assemble(&wat(1));
+    std::thread::scope(|scope| {
+        // A failure ends the wait.
+        let answer = answer;
+        let slow =
+            scope.spawn(|| engine.load_ahead(hash(&ahead), &ahead, &ModuleLimits::default()));
+        ask.recv().unwrap();
+        // Another module, that one again under other limits, and the very one that is under way.
+        let other = load(&engine, &wat(2));
+        let limits = ModuleLimits {
+            module_bytes_max: 1 << 20,
+            ..ModuleLimits::default()
+        };
+        let code = assemble(&wat(2));
+        assert!(engine.load(other, &code, &limits).unwrap().is_ok());
+        let hash = load(&engine, &wat(1));
+        assert!(engine.is_loaded(hash));
+        answer.send(()).unwrap();
+        assert!(slow.join().unwrap().unwrap().is_ok());
+        assert!(engine.is_loaded(hash) && engine.is_loaded(other));
+    });
 }

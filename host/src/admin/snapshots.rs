@@ -57,12 +57,23 @@ pub enum SnapshotError {
     /// The node has not opened its files yet, or takes no part just now.
     #[error("the node is still starting, or has stopped")]
     NotRunning,
+    /// The node knows no leader: what it has may be old.
+    #[error("the node knows no leader")]
+    NoLeader,
     /// So many committed entries are not applied here yet.
     #[error("the node is {0} entries behind")]
     Behind(u64),
     /// As many snapshots are being read as a node gives at a time.
     #[error("other snapshots of the node are being read")]
     Busy,
+    /// What is free on the node's disk is kept for what is replicated.
+    #[error("no room for a snapshot: {free} bytes are free, of which {kept} are kept")]
+    NoRoom {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that a snapshot leaves free.
+        kept: u64,
+    },
     /// It is not written yet.
     #[error("the snapshot is still being written")]
     Writing,
@@ -126,6 +137,14 @@ impl From<SnapshotError> for Failure {
             }
             SnapshotError::Behind(_) => {
                 failure(StatusCode::SERVICE_UNAVAILABLE, "node-behind", message)
+                    .hint("ask another node")
+            }
+            SnapshotError::NoLeader => {
+                failure(StatusCode::SERVICE_UNAVAILABLE, "no-leader", message)
+                    .hint("ask another node")
+            }
+            SnapshotError::NoRoom { .. } => {
+                failure(StatusCode::INSUFFICIENT_STORAGE, "no-room", message)
                     .hint("ask another node")
             }
             SnapshotError::Busy => {

@@ -16,6 +16,9 @@ use super::readiness::Quorum;
 use super::{Error, Library};
 use crate::gateway::Proposed;
 
+/// Between looks at a migration whose next step is not told yet.
+const STEP_PAUSE: Duration = Duration::from_millis(10);
+
 /// How a module is to be put in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -218,10 +221,18 @@ impl Library {
         }
     }
 
+    /// Waits until no migration in steps is under way.
     async fn migration_ended(&self) -> Result<(), Error> {
         let mut step = self.0.recent.migration_step();
-        let ended = step.wait_for(Option::is_none).await;
-        ended.map(drop).map_err(|_| Error::NotRunning)
+        loop {
+            let ended = step.wait_for(Option::is_none).await;
+            ended.map_err(|_| Error::NotRunning)?;
+            // The state is written before its next step is told.
+            if query::migration(&*self.0.state.view())?.is_none() {
+                return Ok(());
+            }
+            self.0.driver.sleep(STEP_PAUSE).await;
+        }
     }
 
     /// The module in force.

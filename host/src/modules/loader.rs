@@ -198,7 +198,7 @@ impl Inner {
             return Ok(Some((Readiness::Failed(why.to_owned()), limits)));
         }
         // A compiler that panics over one module must not end the loader of all of them.
-        let load = AssertUnwindSafe(|| self.modules.load(hash, &code, &limits));
+        let load = AssertUnwindSafe(|| self.modules.load_ahead(hash, &code, &limits));
         let verdict = catch_unwind(load).unwrap_or_else(|_| {
             let why = format!("compiling module {hash} panicked");
             Err(Fault::new(why))

@@ -130,7 +130,7 @@ impl Library {
         answer: &Answer,
     ) -> Result<(), Error> {
         let bounds = Bounds {
-            deadline: self.0.driver.now() + MIGRATION_TIME_MAX,
+            time_max: MIGRATION_TIME_MAX,
             bytes_max: MIGRATION_BYTES_MAX,
             answer,
         };

@@ -1,6 +1,7 @@
 //! A module's migration, and what it would have answered, on copies of the state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_core::apply::{Applied, apply};
 use quorate_core::entry::{Entry, Operation};
@@ -46,7 +47,8 @@ pub(super) struct Subject {
 
 /// How long, and over how much, a migration in steps is tried.
 pub(super) struct Bounds<'a> {
-    pub(super) deadline: Instant,
+    /// From when it is compiled.
+    pub(super) time_max: Duration,
     /// Of what it writes, with its undo records.
     pub(super) bytes_max: u64,
     /// Nobody waits for the plan once it is closed.
@@ -59,6 +61,7 @@ pub(super) struct Rehearsal<'a> {
     subject: &'a Subject,
     limits: &'a Limits,
     bounds: Bounds<'a>,
+    deadline: Instant,
     /// What modules say here stays here.
     modules: Apart,
 }
@@ -122,7 +125,7 @@ impl<'a> Rehearsal<'a> {
         };
         let (engine, under) = (Arc::clone(&parts.engine), limits.module.clone());
         let (hash, code) = (subject.hash, subject.code.clone());
-        let compile = move || engine.load(hash, &code, &under);
+        let compile = move || engine.load_ahead(hash, &code, &under);
         let loaded = parts.driver.background(compile).await?;
         loaded.map_err(|rejected| Error::Rejected {
             code: rejected.code.to_owned(),
@@ -132,6 +135,7 @@ impl<'a> Rehearsal<'a> {
             parts,
             subject,
             limits,
+            deadline: parts.driver.now() + bounds.time_max,
             bounds,
             modules,
         })
@@ -171,7 +175,7 @@ impl<'a> Rehearsal<'a> {
             if self.bounds.answer.is_closed() {
                 return Err(Error::Busy);
             }
-            let is_late = self.parts.driver.now() >= self.bounds.deadline;
+            let is_late = self.parts.driver.now() >= self.deadline;
             if is_late || bytes > self.bounds.bytes_max {
                 return Ok(Tried::Unfinished { steps, bytes });
             }
@@ -295,7 +299,7 @@ impl<'a> Rehearsal<'a> {
             size.add(key, value);
             if size.keys % COUNTED_BETWEEN_LOOKS == 0 {
                 let now = self.parts.driver.now();
-                is_late = now >= self.bounds.deadline || self.bounds.answer.is_closed();
+                is_late = now >= self.deadline || self.bounds.answer.is_closed();
             }
             if is_late { Visit::Stop } else { Visit::More }
         };

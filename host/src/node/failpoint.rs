@@ -79,6 +79,15 @@ impl Modules for Failing {
         self.modules.load(hash, code, limits)
     }
 
+    fn load_ahead(
+        &self,
+        hash: ModuleHash,
+        code: &[u8],
+        limits: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.modules.load_ahead(hash, code, limits)
+    }
+
     fn is_loaded(&self, hash: ModuleHash) -> bool {
         self.modules.is_loaded(hash)
     }

@@ -436,6 +436,7 @@ impl AdminSource for NodeStatus {
             driver: self.driver.clone(),
             state: started.stores.state.clone(),
             given: self.snapshots_given.clone(),
+            knows_leader: status.leader.is_some(),
             lag: status.committed_index.saturating_sub(status.applied_index),
         }))
     }

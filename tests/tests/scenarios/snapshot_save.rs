@@ -1,6 +1,7 @@
 //! A snapshot of a live cluster in a file, and a rehearsal over it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use quorate_host::admin::hex;
 use serde_json::json;
@@ -36,6 +37,9 @@ async fn an_upgrade_is_rehearsed_over_a_snapshot_of_a_live_cluster() {
     let again = json(&cluster, &["snapshot", "save", &inside]);
     assert_eq!(again["bytes"], json!(fs::metadata(&inside).unwrap().len()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    // The sessions' secrets are in it.
+    let mode = fs::metadata(&inside).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 
     // The next version, over what the cluster has: its counts go on.
     let script = format!(

@@ -407,7 +407,9 @@ impl PeerNetwork {
             // It was held for too long: openraft asks for the current one and begins again. A
             // storage error would end it.
             SnapshotError::Expired { .. } => StreamingError::Unreachable(Unreachable::new(&error)),
-            SnapshotError::Lost { .. } => StreamingError::Unreachable(Unreachable::new(&error)),
+            SnapshotError::Lost { .. } | SnapshotError::NoRoom { .. } => {
+                StreamingError::Unreachable(Unreachable::new(&error))
+            }
             error => io(std::io::Error::other(error)),
         };
         let reader = own.open().await.map_err(failed)?;

@@ -43,6 +43,8 @@ pub struct Options {
     pub snapshot_view_age_max: Duration,
     /// How long a spooled snapshot can be read.
     pub spool_age_max: Duration,
+    /// Bytes that writing a spool leaves free on the disk: what is replicated needs them.
+    pub spool_free_bytes_min: u64,
     /// How long after a broken transfer its snapshot is still the current one.
     pub resume_window: Duration,
     /// Bytes per second that the scrub reads. Must not be 0.
@@ -67,6 +69,7 @@ impl Default for Options {
             check: OpenCheck::WholeFile,
             snapshot_view_age_max: Duration::from_secs(60),
             spool_age_max: Duration::from_secs(3600),
+            spool_free_bytes_min: 256 << 20,
             resume_window: Duration::from_secs(60),
             scrub_bytes_per_second: 4 << 20,
             chunk_bytes: CHUNK_BYTES_MAX,

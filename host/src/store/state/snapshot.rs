@@ -18,6 +18,9 @@ use crate::drive::{Driver, Instant};
 use crate::store::LogPosition;
 use crate::store::disk::{Disk, DiskFile};
 
+/// Bytes of keys and values between two looks at what is free.
+const WRITTEN_BETWEEN_LOOKS: usize = 4 << 20;
+
 /// Whether a file of this name is a spool, useless after a restart.
 pub(super) fn is_spool(name: &str) -> bool {
     name.starts_with("snapshot-")
@@ -39,6 +42,14 @@ pub enum SnapshotError {
     Lost {
         /// The file, and what is wrong with it.
         reason: String,
+    },
+    /// What is free on the disk is kept for what is replicated.
+    #[error("no room for a snapshot: {free} bytes are free, of which {kept} are kept")]
+    NoRoom {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that a snapshot leaves free.
+        kept: u64,
     },
     /// The store or the disk failed.
     #[error(transparent)]
@@ -153,21 +164,35 @@ impl Snapshot {
                 let snapshot = self.0.clone();
                 let write = move || snapshot.write_spool(&base);
                 let spool = Arc::new(self.0.driver.blocking(write).await?);
-                *lock(&self.0.content) = Content::Spool(spool.clone());
+                let mut content = lock(&self.0.content);
+                if matches!(*content, Content::Expired) {
+                    return Err(self.expired());
+                }
+                *content = Content::Spool(spool.clone());
+                drop(content);
                 spool
             }
         };
         Ok(SnapshotReader { transfer, spool })
     }
 
+    /// Ends it for all who read it, and the writing of its spool.
+    pub fn give_up(&self) {
+        self.0.give_up();
+    }
+
+    /// Whether it was given up, or is too old.
+    pub fn is_gone(&self) -> bool {
+        matches!(*lock(&self.0.content), Content::Expired)
+    }
+
     fn expired(&self) -> SnapshotError {
-        let index = self.0.position.index;
-        SnapshotError::Expired { index }
+        self.0.expired()
     }
 
     /// Whether it must stay the current one.
     fn is_held(&self, now: Instant) -> bool {
-        if matches!(*lock(&self.0.content), Content::Expired) {
+        if self.is_gone() {
             return false;
         }
         let transfers = lock(&self.0.transfers);
@@ -198,7 +223,12 @@ impl Inner {
         *lock(&self.content) = Content::Expired;
     }
 
-    fn write_spool(&self, base: &Base) -> Result<Spool, Fault> {
+    fn expired(&self) -> SnapshotError {
+        let index = self.position.index;
+        SnapshotError::Expired { index }
+    }
+
+    fn write_spool(&self, base: &Base) -> Result<Spool, SnapshotError> {
         // Another attempt, given up by its caller, may still be writing.
         let attempt = u64::from_be_bytes(self.driver.random());
         let name = format!("snapshot-{}-{attempt:016x}.spool", self.id);
@@ -218,7 +248,22 @@ impl Inner {
         Ok(spool)
     }
 
-    fn write_stream(&self, base: &Base, file: &mut dyn DiskFile) -> Result<u64, Fault> {
+    /// Whether writing may go on.
+    fn look(&self) -> Result<(), SnapshotError> {
+        if matches!(*lock(&self.content), Content::Expired) {
+            return Err(self.expired());
+        }
+        let failed = |error| Fault::new(format!("look at the disk: {error}"));
+        let free = self.disk.free_bytes().map_err(failed)?;
+        let kept = self.options.spool_free_bytes_min;
+        if free < kept {
+            return Err(SnapshotError::NoRoom { free, kept });
+        }
+        Ok(())
+    }
+
+    fn write_stream(&self, base: &Base, file: &mut dyn DiskFile) -> Result<u64, SnapshotError> {
+        self.look()?;
         let header = StreamHeader {
             cluster: self.cluster,
             position: self.position,
@@ -228,8 +273,27 @@ impl Inner {
         let failed = |error| Fault::new(format!("write a snapshot: {error}"));
         let mut stream =
             StreamWriter::new(file, &header, self.options.chunk_bytes).map_err(failed)?;
-        base.read_all(&mut |key, value| stream.record(key, value))?;
-        stream.finish().map_err(failed)
+        let mut unlooked = 0;
+        let mut ended = None;
+        let written = base.read_all(&mut |key, value| {
+            unlooked += key.len() + value.len();
+            if unlooked >= WRITTEN_BETWEEN_LOOKS {
+                unlooked = 0;
+                if let Err(why) = self.look() {
+                    let error = std::io::Error::other(why.to_string());
+                    ended = Some(why);
+                    return Err(error);
+                }
+            }
+            stream.record(key, value)
+        });
+        match ended {
+            Some(why) => Err(why),
+            None => {
+                written?;
+                Ok(stream.finish().map_err(failed)?)
+            }
+        }
     }
 }
 
