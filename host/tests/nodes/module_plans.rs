@@ -2,10 +2,11 @@
 
 use crate::memory;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use memory::tally::{PANICS, Tally, counted};
-use memory::{Cluster, Host, NODES, Peer, Prepared, first_tally};
+use memory::{Cluster, Host, NODES, Peer, Prepared, Trouble, Troubled, first_tally};
 use quorate_host::admin::{ModulePlan, hex};
 use quorate_host::modules::{Library, Mode};
 use quorate_host::store::memory_disk::MemoryDisk;
@@ -23,6 +24,12 @@ async fn counting(names: &[&str]) -> (Cluster, Peer) {
     for node in 1..=NODES {
         cluster.start_with(node, MemoryDisk::new(), first).await;
     }
+    let peer = counted_by(&cluster, names).await;
+    (cluster, peer)
+}
+
+/// Counts `names`, each once, after a fold.
+async fn counted_by(cluster: &Cluster, names: &[&str]) -> Peer {
     for host in cluster.hosts.values() {
         host.ready().await;
     }
@@ -36,7 +43,7 @@ async fn counting(names: &[&str]) -> (Cluster, Peer) {
         assert!(matches!(outcome, Outcome::Success { .. }));
     }
     cluster.equal().await;
-    (cluster, peer)
+    peer
 }
 
 async fn leading(cluster: &Cluster) -> &Host {
@@ -108,6 +115,41 @@ async fn commands_since_the_fold_are_repeated_exactly_and_differences_are_shown(
     peer.call(31, b"name-0".to_vec()).await;
     let replay = plan(library, &same).await.replay.unwrap();
     assert_eq!((replay.commands, replay.differing), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_the_module_in_force_answers_otherwise_now_is_named() {
+    // As if these nodes had run it by another build: they agree, and what they say is not repeated.
+    let trouble = Arc::new(Trouble::default());
+    let mut cluster = Cluster::new(1 << 30);
+    for node in 1..=NODES {
+        let mistaken = |prepared: &mut Prepared| {
+            first(prepared);
+            prepared.environment.modules = Arc::new(Troubled {
+                modules: Arc::clone(&prepared.environment.modules),
+                trouble: Arc::clone(&trouble),
+            });
+        };
+        cluster.start_with(node, MemoryDisk::new(), mistaken).await;
+    }
+    let mut peer = counted_by(&cluster, &["a", "b"]).await;
+    let host = leading(&cluster).await;
+    let library = host.assembly.library();
+    let other = Tally::new(6, 1);
+    let replay = plan(library, &other).await.replay.unwrap();
+    assert!(replay.complete && replay.unfaithful.is_none(), "{replay:?}");
+
+    *trouble.mistakes.lock().unwrap() = Some([b"c", b"d"]);
+    peer.call(3, b"c".to_vec()).await;
+    peer.call(4, b"a".to_vec()).await;
+    let replay = plan(library, &other).await.replay.unwrap();
+    let named = replay.unfaithful.unwrap();
+    assert!(
+        named <= host.last_entry() && named > replay.to,
+        "{replay:?}"
+    );
+    assert!(!replay.complete, "{replay:?}");
+    assert_eq!(replay.commands, 2, "what came before is compared");
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use cluster::{Cluster, NODES};
 pub use engines::first_tally;
-pub use kept::{Kept, Trouble};
+pub use kept::{Kept, Trouble, Troubled};
 pub use wires::Wires;
 use wires::raft_address;
 
