@@ -89,6 +89,17 @@ impl Given {
     }
 }
 
+/// What is handed to a module as it is: text, or a file's bytes after `@`.
+pub(crate) fn handed(given: Option<&str>) -> Result<Vec<u8>, Box<Failure>> {
+    let given = given.unwrap_or_default();
+    let Some(path) = given.strip_prefix('@') else {
+        return Ok(given.as_bytes().to_vec());
+    };
+    let file =
+        File::open(path).map_err(|error| Failure::input(format!("cannot read {path}: {error}")))?;
+    read(file, path)
+}
+
 fn text(source: impl Read, name: &str) -> Result<String, Box<Failure>> {
     String::from_utf8(read(source, name)?)
         .map_err(|_| Failure::input(format!("{name} is not UTF-8")))

@@ -214,7 +214,7 @@ async fn rejected(viewer: &Viewer, rejection: Rejection, deadline: Instant) -> B
             let name = Trap::from_code(code).map_or("unknown", Trap::slug);
             let text = format!("the module trapped: {name} ({code})");
             Failure::new(Exit::REFUSED, Slug::ModuleTrapped, text)
-                .hint("it changed nothing; the nodes' logs have the guest's own words")
+                .hint("it changed nothing; `quorate module logs` has the module's own words")
         }
         other => Failure::new(Exit::REFUSED, Slug::NotApplied, other.to_string()),
     }

@@ -15,7 +15,7 @@ use quorate_core::module::{Manifest, ModuleHash, ModuleLimits, Modules as _};
 use quorate_core::records::NotActivated;
 use quorate_core::result::OperationResult;
 use quorate_core::state::{Fault, Read};
-use quorate_engine::{Config, Diagnostic, Diagnostics, Engine};
+use quorate_engine::{Config, Diagnostic, Diagnostics, Engine, Origin};
 
 use crate::failure::{Failure, Slug};
 use crate::output::Exit;
@@ -55,7 +55,7 @@ pub(crate) struct Trial {
 struct Told(Mutex<Vec<String>>);
 
 impl Diagnostics for Told {
-    fn report(&self, _: ModuleHash, diagnostic: Diagnostic) {
+    fn report(&self, _: Origin, diagnostic: Diagnostic) {
         let line = match diagnostic {
             Diagnostic::Panicked {
                 message,

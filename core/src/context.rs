@@ -86,6 +86,15 @@ pub enum Effect {
     },
 }
 
+/// Where in the log a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the entry.
+    pub index: u64,
+    /// Which of its operations, from 0.
+    pub position: u32,
+}
+
 /// What one call of a module may touch, and what it did.
 #[derive(Debug)]
 pub struct Context {
@@ -100,6 +109,7 @@ pub struct Context {
     /// Atomic only so that reading through `&self` can count and the context stays `Sync`.
     keys_walked: AtomicU64,
     meter: Option<Arc<dyn Meter>>,
+    place: Option<Place>,
 }
 
 /// Over no state at all.
@@ -143,6 +153,7 @@ impl Context {
             effect_bytes: 0,
             keys_walked: AtomicU64::new(0),
             meter: None,
+            place: None,
         }
     }
 
@@ -158,6 +169,11 @@ impl Context {
     /// The limits in force.
     pub fn limits(&self) -> &ModuleLimits {
         &self.limits
+    }
+
+    /// Where in the log the call is; `None`: it is none of the log's.
+    pub fn place(&self) -> Option<Place> {
+        self.place
     }
 
     /// Bytes of keys and values that this operation wrote.
@@ -323,8 +339,9 @@ impl Context {
     }
 
     /// Lends the writes of the entry's earlier operations, which this call sees below its own.
-    pub(crate) fn begin(&mut self, entry: Overlay) {
+    pub(crate) fn begin(&mut self, place: Place, entry: Overlay) {
         self.roll_back();
+        self.place = Some(place);
         self.entry = entry;
     }
 

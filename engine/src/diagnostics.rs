@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use quorate_core::context::Place;
 use quorate_core::module::{Export, ModuleHash, Trap};
 
 /// Longest text taken from a guest, in bytes; the rest is cut.
@@ -70,7 +71,37 @@ pub enum Diagnostic {
         export: Export,
         /// The functions on the stack, innermost first; empty for a trap outside guest code.
         backtrace: Vec<String>,
+        /// What the call used of its fuel; `None` for a query, which has none.
+        fuel: Option<Fuel>,
     },
+}
+
+/// Of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fuel {
+    /// What it used.
+    pub used: u64,
+    /// What it might use.
+    pub max: u64,
+}
+
+/// Who says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The module.
+    pub module: ModuleHash,
+    /// The operation in the log; `None` for queries, and for what an instance says in its end.
+    pub place: Option<Place>,
+}
+
+impl From<ModuleHash> for Origin {
+    /// Of no operation.
+    fn from(module: ModuleHash) -> Self {
+        Self {
+            module,
+            place: None,
+        }
+    }
 }
 
 /// Where diagnostics go. It is called while guest code runs: it must return soon and not panic.
@@ -78,8 +109,8 @@ pub enum Diagnostic {
 /// One instance gives at most [`LOG_LINES_MAX`] lines and one trap. How many instances there are in a
 /// second is the clients' doing, so a sink that keeps what it gets should limit its rate.
 pub trait Diagnostics: fmt::Debug + Send + Sync {
-    /// Takes a diagnostic of `module`.
-    fn report(&self, module: ModuleHash, diagnostic: Diagnostic);
+    /// Takes a diagnostic.
+    fn report(&self, origin: Origin, diagnostic: Diagnostic);
 }
 
 /// Writes diagnostics to the log of the process, through `tracing`.
@@ -87,7 +118,10 @@ pub trait Diagnostics: fmt::Debug + Send + Sync {
 pub struct TracingDiagnostics;
 
 impl Diagnostics for TracingDiagnostics {
-    fn report(&self, module: ModuleHash, diagnostic: Diagnostic) {
+    fn report(&self, origin: Origin, diagnostic: Diagnostic) {
+        let module = origin.module;
+        let index = origin.place.map(|place| place.index);
+        let position = origin.place.map(|place| place.position);
         match diagnostic {
             Diagnostic::Logged { level, text } => match level {
                 LogLevel::Error => tracing::error!(target: "guest", %module, "{text}"),
@@ -104,15 +138,23 @@ impl Diagnostics for TracingDiagnostics {
                 file,
                 line,
             } => {
-                tracing::warn!(target: "guest", %module, file, line, "module panicked: {message}");
+                tracing::warn!(
+                    target: "guest", %module, index, position, file, line,
+                    "module panicked: {message}"
+                );
             }
             Diagnostic::Trapped {
                 trap,
                 export,
                 backtrace,
+                fuel,
             } => {
                 let trap = trap.slug();
-                tracing::warn!(target: "guest", %module, trap, ?export, ?backtrace, "module trapped");
+                let fuel = fuel.map(|fuel| fuel.used);
+                tracing::warn!(
+                    target: "guest", %module, index, position, trap, ?export, ?backtrace, fuel,
+                    "module trapped"
+                );
             }
         }
     }

@@ -9,7 +9,7 @@ use quorate_core::state::Fault;
 use wasmtime::{Memory, ResourceLimiter};
 
 use crate::config::{MEMORY_BYTES_CEILING, TABLE_ELEMENTS_MAX};
-use crate::diagnostics::{Diagnostic, Diagnostics, LOG_LINES_MAX};
+use crate::diagnostics::{Diagnostic, Diagnostics, LOG_LINES_MAX, Origin};
 
 /// Whether host calls take fuel from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,14 @@ impl Guest {
         Self::new(self.module, memory_bytes_max, self.metering, diagnostics)
     }
 
+    /// Who says what is said now.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            module: self.module,
+            place: self.context.place(),
+        }
+    }
+
     /// Whether this instance may log another line; counts it.
     pub(crate) fn takes_log_line(&mut self) -> bool {
         self.log_lines += 1;
@@ -71,7 +79,7 @@ impl Drop for Guest {
         let lines = self.log_lines.saturating_sub(u64::from(LOG_LINES_MAX));
         if lines > 0 {
             self.diagnostics
-                .report(self.module, Diagnostic::LogLinesDropped { lines });
+                .report(self.module.into(), Diagnostic::LogLinesDropped { lines });
         }
     }
 }

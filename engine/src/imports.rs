@@ -267,7 +267,7 @@ fn log(mut caller: Caller<'_, Guest>, level: i32, text: i32, text_len: i32) -> R
         let text = printable(&memory[text]);
         guest
             .diagnostics
-            .report(guest.module, Diagnostic::Logged { level, text });
+            .report(guest.origin(), Diagnostic::Logged { level, text });
     }
     Ok(())
 }
@@ -288,7 +288,7 @@ fn abort(
         file: printable(&memory[file]),
         line: line.cast_unsigned(),
     };
-    guest.diagnostics.report(guest.module, panicked);
+    guest.diagnostics.report(guest.origin(), panicked);
     Err(Stop::trap(Trap::Panicked))
 }
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quorate_core::context::{CallError, Context};
+use quorate_core::context::{CallError, Context, Place};
 use quorate_core::module::{Export, Instance, Outcome, Ran, Trap};
 use quorate_core::state::Fault;
 use wasmtime::{Memory, Store, TypedFunc, WasmBacktrace};
 
-use crate::diagnostics::{Diagnostic, printable};
+use crate::diagnostics::{Diagnostic, Fuel, Origin, printable};
 use crate::guest::{Guest, Metering, Stop};
 use crate::imports::checked_range;
 use crate::program::{EXPORTS, Program, slot};
@@ -110,17 +110,25 @@ impl WasmInstance {
         if metering == Metering::Fuel {
             self.store.set_fuel(fuel).map_err(internal)?;
         }
-        let outcome = match self.run(export, input, context) {
-            Ok(outcome) => outcome.inspect_err(|trap| self.report(export, *trap, None)),
+        let max = fuel;
+        let ran = self.run(export, input, context);
+        let fuel = match metering {
+            Metering::Fuel => max - self.store.get_fuel().map_err(internal)?.min(max),
+            Metering::Deadline => 0,
+        };
+        let used = (metering == Metering::Fuel).then_some(Fuel { used: fuel, max });
+        let called = Reported {
+            export,
+            place: context.place(),
+            fuel: used,
+        };
+        let outcome = match ran {
+            Ok(outcome) => outcome.inspect_err(|trap| self.report(&called, *trap, None)),
             Err(error) => {
                 let trap = self.classify(export, &error)?;
-                self.report(export, trap, error.downcast_ref());
+                self.report(&called, trap, error.downcast_ref());
                 Err(trap)
             }
-        };
-        let fuel = match metering {
-            Metering::Fuel => fuel - self.store.get_fuel().map_err(internal)?.min(fuel),
-            Metering::Deadline => 0,
         };
         if outcome.is_ok() {
             self.state = State::Usable;
@@ -204,22 +212,34 @@ impl WasmInstance {
     }
 
     #[cold]
-    fn report(&self, export: Export, trap: Trap, backtrace: Option<&WasmBacktrace>) {
+    fn report(&self, called: &Reported, trap: Trap, backtrace: Option<&WasmBacktrace>) {
         if trap == Trap::NoSuchExport {
             // An optional export that is left out: nothing ran that could have trapped.
             return;
         }
         let guest = self.store.data();
         let backtrace = backtrace.map_or_else(Vec::new, function_names);
+        let origin = Origin {
+            module: guest.module,
+            place: called.place,
+        };
         guest.diagnostics.report(
-            guest.module,
+            origin,
             Diagnostic::Trapped {
                 trap,
-                export,
+                export: called.export,
                 backtrace,
+                fuel: called.fuel,
             },
         );
     }
+}
+
+/// A call that trapped, for its report.
+struct Reported {
+    export: Export,
+    place: Option<Place>,
+    fuel: Option<Fuel>,
 }
 
 impl Instance for WasmInstance {

@@ -33,7 +33,8 @@ pub use config::{
     THREAD_STACK_BYTES, WASM_STACK_BYTES,
 };
 pub use diagnostics::{
-    Diagnostic, Diagnostics, LOG_LINES_MAX, LogLevel, TEXT_BYTES_MAX, TracingDiagnostics,
+    Diagnostic, Diagnostics, Fuel, LOG_LINES_MAX, LogLevel, Origin, TEXT_BYTES_MAX,
+    TracingDiagnostics,
 };
 pub use engine::{Config, Engine, PayloadKind, QueryError};
 pub use instance::{PAYLOAD_JSON_BYTES_MAX, SPENT_GROWTH_BYTES};

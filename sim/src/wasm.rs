@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use quorate_core::module::{Instance, Manifest, ModuleHash, ModuleLimits, Modules, Rejected};
 use quorate_core::state::Fault;
-use quorate_engine::{Config, Diagnostic, Diagnostics, Engine, LogLevel};
+use quorate_engine::{Config, Diagnostic, Diagnostics, Engine, LogLevel, Origin};
 use quorate_guest::Level;
 use quorate_guest::native::Panic;
 
@@ -77,7 +77,7 @@ impl Compiled {
 struct Collector(Notes);
 
 impl Diagnostics for Collector {
-    fn report(&self, _: ModuleHash, diagnostic: Diagnostic) {
+    fn report(&self, _: Origin, diagnostic: Diagnostic) {
         let note = match diagnostic {
             Diagnostic::Logged { level, text } => Note::Logged(level_of(level), text),
             Diagnostic::Panicked {

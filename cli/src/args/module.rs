@@ -83,6 +83,7 @@ Examples:
   quorate module deploy target/kv.wasm
   quorate module deploy target/kv.wasm --plan
   quorate module deploy target/kv.wasm --wait 2m
+  quorate module deploy target/kv.wasm --argument @prices.json
   quorate module deploy target/other.wasm --mode reinstall --yes")]
     Deploy(Deploy),
     /// List the modules that are, were, or could be in force
@@ -167,6 +168,9 @@ pub(crate) struct Deploy {
     /// How it may take the place of what is in force
     #[arg(long, value_enum, default_value_t = DeployMode::Auto)]
     pub(crate) mode: DeployMode,
+    /// What its migration, or its init, is handed: text, or @FILE with bytes; at most 64 KiB
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) argument: Option<String>,
     #[command(flatten)]
     pub(crate) readiness: Readiness,
 }
@@ -213,6 +217,9 @@ pub(crate) struct Rollback {
     /// A version, or the beginning of a hash
     #[arg(value_name = "VERSION|HASH")]
     pub(crate) module: Option<String>,
+    /// What the migration there is handed: text, or @FILE with bytes; at most 64 KiB
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) argument: Option<String>,
     #[command(flatten)]
     pub(crate) readiness: Readiness,
 }

@@ -10,7 +10,7 @@ use quorate_core::library::{chunks, hash_of};
 use quorate_core::module::{Manifest, ModuleLimits};
 use quorate_engine::{Engine, MEMORY_BYTES_CEILING};
 use quorate_host::admin::{
-    ErrorBody, ModuleInForce, ModuleOverview, ModuleUploaded, ModuleWish, Status,
+    ErrorBody, ModuleInForce, ModuleOverview, ModuleUploaded, ModuleWish, Status, hex,
 };
 use quorate_host::modules::Mode;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::failure::{Failure, Slug};
 use crate::http;
 use crate::leader::{Leader, Next, Request, Unanswered, failure_of};
 use crate::output::{Exit, print, print_json};
+use crate::payload::handed;
 use crate::progress::Progress;
 use crate::session::find;
 use crate::trial;
@@ -49,13 +50,14 @@ const ACTIVATE: Request = Request {
 };
 
 pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, Box<Failure>> {
+    let argument = handed(arguments.argument.as_deref())?;
     let (code, manifest) = checked(&arguments.file)?;
     let hash = hash_of(&code).to_string();
     let deadline = Instant::now() + options.timeout + arguments.readiness.wait;
     let mut leader = Leader::new(options, deadline);
     let mode = Mode::from(arguments.mode);
     if arguments.plan {
-        return module_plan::run(&mut leader, &code, mode, options).await;
+        return module_plan::run(&mut leader, &code, mode, &argument, options).await;
     }
     let before = look(&mut leader).await?;
     let is_in_force = before.in_force.as_ref() == Some(&hash);
@@ -73,6 +75,7 @@ pub(crate) async fn run(arguments: &Deploy, options: &Options) -> Result<Exit, B
         hash,
         mode,
         expected: before.in_force,
+        argument: &argument,
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;
@@ -178,6 +181,8 @@ pub(super) struct Wish<'a> {
     pub(super) mode: Mode,
     /// What was in force when this began: a repetition never undoes what somebody else did meanwhile.
     pub(super) expected: Option<String>,
+    /// What its own code is handed.
+    pub(super) argument: &'a [u8],
     pub(super) readiness: &'a Readiness,
 }
 
@@ -199,7 +204,7 @@ impl Wish<'_> {
                 force: self.readiness.force,
                 wait_on: left > ROUND,
                 wait_ms: u64::try_from(left.min(ROUND).as_millis()).unwrap_or(u64::MAX),
-                argument: None,
+                argument: Some(hex(self.argument)),
             };
             let asked = leader.ask(&ACTIVATE, async |admin, deadline| {
                 http::post(&admin, &path, &wish, deadline).await

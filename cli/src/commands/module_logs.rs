@@ -158,7 +158,11 @@ pub(super) fn text(line: &ModuleLine) -> String {
         "panic" => {
             let file = line.file.clone().unwrap_or_else(unknown);
             let at = line.line.unwrap_or(0);
-            format!("panicked at {file}:{at}: {}", line.text)
+            format!(
+                "panicked at {file}:{at}: {}{}",
+                line.text,
+                whereabouts(line)
+            )
         }
         _ => {
             let export = line.export.clone().unwrap_or_else(unknown);
@@ -167,10 +171,23 @@ pub(super) fn text(line: &ModuleLine) -> String {
                 .iter()
                 .map(|function| format!("\n    {function}"));
             format!(
-                "trapped in {export}: {}{}",
+                "trapped in {export}: {}{}{}",
                 line.text,
+                whereabouts(line),
                 functions.collect::<String>()
             )
         }
+    }
+}
+
+/// In which operation of the log, and what it used of its fuel.
+fn whereabouts(line: &ModuleLine) -> String {
+    let entry = line.entry.as_ref().map(|entry| format!("entry {entry}"));
+    let fuel = line.fuel.zip(line.fuel_max);
+    let fuel = fuel.map(|(used, max)| format!("{used} of {max} fuel"));
+    let known: Vec<String> = entry.into_iter().chain(fuel).collect();
+    match known.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", known.join(", ")),
     }
 }

@@ -1,30 +1,49 @@
 //! `quorate module deploy --plan`: what a module would do, on copies of the live state.
 
 use bytes::Bytes;
-use quorate_host::admin::{ModulePlan, PlannedMigration, PlannedReplay};
+use quorate_host::admin::{ErrorBody, ModulePlan, PlannedMigration, PlannedReplay, hex};
 use quorate_host::modules::Mode;
 
-use super::module_deploy::{LOOK, short};
+use super::module_deploy::short;
 use crate::args::{Format, Options};
 use crate::failure::{Failure, Slug};
 use crate::http;
-use crate::leader::Leader;
+use crate::leader::{Leader, Next, Request, Unanswered, failure_of};
 use crate::output::{Exit, named_lines, print, print_json};
+
+/// Nothing is changed by it.
+const PLAN: Request = Request {
+    refused,
+    unanswered: Unanswered::Again,
+};
+
+/// A deploy would be refused: so the plan fails as one whose migration fails.
+fn refused(error: ErrorBody) -> Next {
+    match error.code.as_str() {
+        "busy" | "not-running" => Next::Look(failure_of(error, Exit::REFUSED)),
+        "module-rejected" | "module-name" | "module-not-empty" | "module-state-version" => {
+            Next::Fail(failure_of(error, Exit::MODULE_REJECTED))
+        }
+        _ => Next::Fail(failure_of(error, Exit::REFUSED)),
+    }
+}
 
 /// Has the leader try it, and tells. Nothing is changed.
 pub(super) async fn run(
     leader: &mut Leader<'_>,
     code: &Bytes,
     mode: Mode,
+    argument: &[u8],
     options: &Options,
 ) -> Result<Exit, Box<Failure>> {
     let mode = serde_json::to_value(mode).expect("a mode is a word");
     let path = format!(
-        "/v1/modules/plan?mode={}",
-        mode.as_str().unwrap_or_default()
+        "/v1/modules/plan?mode={}&argument={}",
+        mode.as_str().unwrap_or_default(),
+        hex(argument)
     );
     let plan: ModulePlan = leader
-        .ask(&LOOK, async |admin, deadline| {
+        .ask(&PLAN, async |admin, deadline| {
             http::post_bytes(&admin, &path, code.clone(), deadline).await
         })
         .await?;

@@ -11,9 +11,11 @@ use crate::args::module::Rollback;
 use crate::failure::{Failure, Slug};
 use crate::leader::Leader;
 use crate::output::Exit;
+use crate::payload::handed;
 use crate::progress::Progress;
 
 pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit, Box<Failure>> {
+    let argument = handed(arguments.argument.as_deref())?;
     let deadline = Instant::now() + options.timeout + arguments.readiness.wait;
     let mut leader = Leader::new(options, deadline);
     let before = look(&mut leader).await?;
@@ -24,6 +26,7 @@ pub(crate) async fn run(arguments: &Rollback, options: &Options) -> Result<Exit,
         hash,
         mode: Mode::Upgrade,
         expected: before.in_force.clone(),
+        argument: &argument,
         readiness: &arguments.readiness,
     };
     let in_force = wish.activate(&mut leader, &progress).await?;

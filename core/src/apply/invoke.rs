@@ -4,7 +4,7 @@
 use quorate_protocol::SessionId;
 
 use super::Applying;
-use crate::context::Effect;
+use crate::context::{Effect, Place};
 use crate::meter::{InProgress, Part};
 use crate::module::{Export, Instance, Outcome, Trap};
 use crate::overlay::Overlay;
@@ -174,7 +174,11 @@ impl Applying<'_> {
                 },
             };
             let fuel = self.limits.module.fuel_per_command;
-            self.context.begin(std::mem::take(&mut self.data));
+            let place = Place {
+                index: self.index,
+                position: self.position,
+            };
+            self.context.begin(place, std::mem::take(&mut self.data));
             let in_guest = InProgress::begin(self.meter.as_ref(), Part::Guest);
             let ran = running
                 .instance

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_core::module::{Export, ModuleLimits, Modules as _, Outcome, Trap};
-use quorate_engine::{Config, Diagnostic, Engine, INSTANCES_MAX, LOG_LINES_MAX, LogLevel};
+use quorate_engine::{Config, Diagnostic, Engine, Fuel, INSTANCES_MAX, LOG_LINES_MAX, LogLevel};
 
 use crate::common::probe::{ABORT, DATA, LOG, PUT, Probe};
 use crate::common::{
@@ -317,6 +317,7 @@ fn abort_traps_and_gives_its_message_to_the_operator() {
             trap,
             export,
             backtrace,
+            fuel,
         },
     ] = found.as_slice()
     else {
@@ -330,6 +331,8 @@ fn abort_traps_and_gives_its_message_to_the_operator() {
     assert_eq!(*panicked, expected);
     assert_eq!((*trap, *export), (Trap::Panicked, Export::Apply));
     assert_eq!(backtrace, &["dispatch", "run"]);
+    let (used, max) = (ran.fuel, FUEL);
+    assert_eq!(*fuel, Some(Fuel { used, max }));
 }
 
 /// As at the genesis of a module without `quorate_init`.

@@ -8,7 +8,7 @@ use quorate_core::module::{
     Export, Instance, Manifest, ModuleHash, ModuleLimits, Modules, Outcome, Ran, Rejected, Trap,
 };
 use quorate_core::state::{Fault, Order, Read, Value, Visit};
-use quorate_engine::{Config, Diagnostic, Diagnostics, Engine};
+use quorate_engine::{Config, Diagnostic, Diagnostics, Engine, Origin};
 
 pub const FUEL: u64 = 1_000_000_000;
 pub const MANIFEST: &str =
@@ -81,7 +81,7 @@ impl Read for BrokenState {
 pub struct Collected(pub Mutex<Vec<Diagnostic>>);
 
 impl Diagnostics for Collected {
-    fn report(&self, _: ModuleHash, diagnostic: Diagnostic) {
+    fn report(&self, _: Origin, diagnostic: Diagnostic) {
         self.0.lock().unwrap().push(diagnostic);
     }
 }

@@ -24,6 +24,8 @@ use crate::modules::{Error, Mode, Quorum, Selection, Wish};
 
 /// Longest that a request waits: for nodes to get ready, or for a line.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest argument of a migration or an init.
+const ARGUMENT_BYTES_MAX: usize = 64 << 10;
 /// Lines in one answer at most.
 const LINES_MAX: usize = 1000;
 
@@ -48,6 +50,7 @@ pub(super) async fn upload(
 pub(super) struct PlanParameters {
     #[serde(default)]
     mode: Mode,
+    argument: Option<String>,
 }
 
 pub(super) async fn plan(
@@ -56,10 +59,23 @@ pub(super) async fn plan(
     body: Body,
 ) -> Result<Json<ModulePlan>, Failure> {
     let Query(parameters) = parameters.map_err(|error| invalid(error.body_text()))?;
+    let argument = handed(parameters.argument.as_deref())?;
     let source = source(&context)?;
     let _permit = permit(&context)?;
     let code = module_bytes(&*source, body).await?;
-    Ok(Json(source.plan(code, parameters.mode).await?))
+    Ok(Json(source.plan(code, parameters.mode, argument).await?))
+}
+
+/// What a migration or an init is handed.
+fn handed(argument: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let argument = unhex(argument.unwrap_or_default());
+    let argument = argument.ok_or_else(|| invalid("the argument is not hexadecimal".to_owned()))?;
+    match argument.len() > ARGUMENT_BYTES_MAX {
+        true => Err(invalid(format!(
+            "the argument is longer than {ARGUMENT_BYTES_MAX} bytes"
+        ))),
+        false => Ok(argument),
+    }
 }
 
 /// A place among those who send a module.
@@ -107,11 +123,7 @@ pub(super) async fn activate(
             (false, _) => Quorum::All,
         },
         wait: Duration::from_millis(wish.wait_ms).min(WAIT_MAX),
-        argument: match wish.argument {
-            Some(argument) => unhex(&argument)
-                .ok_or_else(|| invalid("the argument is not hexadecimal".to_owned()))?,
-            None => Vec::new(),
-        },
+        argument: handed(wish.argument.as_deref())?,
     };
     Ok(Json(source(&context)?.activate(wish).await?))
 }

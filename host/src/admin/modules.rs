@@ -19,7 +19,12 @@ pub trait ModuleSource: Send + Sync {
     fn activate(&self, wish: Wish) -> BoxFuture<'_, Result<ModuleInForce, Error>>;
 
     /// Tries a module on copies of the state; changes nothing.
-    fn plan(&self, code: Vec<u8>, mode: Mode) -> BoxFuture<'_, Result<ModulePlan, Error>>;
+    fn plan(
+        &self,
+        code: Vec<u8>,
+        mode: Mode,
+        argument: Vec<u8>,
+    ) -> BoxFuture<'_, Result<ModulePlan, Error>>;
 
     /// What modules said on this node; waits for something to be selected, at most so long.
     fn said(
@@ -344,6 +349,9 @@ pub struct ModuleLine {
     pub time: String,
     /// SHA-256 of the module.
     pub module: String,
+    /// Which operation of the log, as `INDEX:POSITION`; absent outside of one, as in a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// `log`, `dropped`, `panic` or `trap`.
     pub kind: String,
     /// Of `log`: `error`, `warn`, `info`, `debug` or `trace`.
@@ -363,6 +371,12 @@ pub struct ModuleLine {
     /// Of `trap`: the module's functions, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<String>,
+    /// Of `trap`: what the call used of its fuel; absent for a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Likewise: what it might use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel_max: Option<u64>,
 }
 
 /// A module's hash from 64 hexadecimal digits.

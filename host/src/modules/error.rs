@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use quorate_core::module::ModuleHash;
+use quorate_core::module::{ModuleHash, Trap};
 use quorate_core::records::NotActivated;
 use quorate_core::state::Fault;
 
@@ -158,9 +158,17 @@ impl Failure {
                     line,
                 } => message += &format!("\n  panicked at {file}:{line}: {said}"),
                 Said::Trapped {
-                    export, backtrace, ..
+                    trap,
+                    export,
+                    backtrace,
+                    fuel,
                 } => {
                     message += &format!("\n  in {}", super::log::export_name(export));
+                    if let Some(fuel) = fuel
+                        && trap == Trap::OutOfFuel
+                    {
+                        message += &format!(": {} of {} fuel used", fuel.used, fuel.max);
+                    }
                     for function in backtrace {
                         message += &format!("\n    {function}");
                     }

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quorate_core::context::Place;
 use quorate_core::module::{Export, ModuleHash, Trap};
-use quorate_engine::{Diagnostic, Diagnostics, LogLevel};
+use quorate_engine::{Diagnostic, Diagnostics, Fuel, LogLevel, Origin};
 use tokio::sync::watch;
 
 use crate::drive::Driver;
@@ -28,6 +29,8 @@ pub struct Line {
     pub time_us: u64,
     /// Which module.
     pub module: ModuleHash,
+    /// In which operation of the log, if in one.
+    pub place: Option<Place>,
     /// What.
     pub said: Said,
 }
@@ -64,6 +67,8 @@ pub enum Said {
         export: Export,
         /// The guest's functions, innermost first.
         backtrace: Vec<String>,
+        /// What the call used; `None` for a query.
+        fuel: Option<Fuel>,
     },
 }
 
@@ -213,7 +218,7 @@ impl ModuleLog {
 }
 
 impl Diagnostics for ModuleLog {
-    fn report(&self, module: ModuleHash, diagnostic: Diagnostic) {
+    fn report(&self, origin: Origin, diagnostic: Diagnostic) {
         let said = match diagnostic {
             Diagnostic::Logged { level, text } => Said::Logged { level, text },
             Diagnostic::LogLinesDropped { lines } => Said::Dropped { lines },
@@ -230,10 +235,12 @@ impl Diagnostics for ModuleLog {
                 trap,
                 export,
                 backtrace,
+                fuel,
             } => Said::Trapped {
                 trap,
                 export,
                 backtrace,
+                fuel,
             },
             // A kind of a later engine.
             _ => return,
@@ -244,7 +251,8 @@ impl Diagnostics for ModuleLog {
         let line = Line {
             number,
             time_us,
-            module,
+            module: origin.module,
+            place: origin.place,
             said,
         };
         kept.bytes += bytes_of(&line);
@@ -292,7 +300,7 @@ mod tests {
             level: LogLevel::Info,
             text: text.to_owned(),
         };
-        log.report(ModuleHash([module; 32]), line);
+        log.report(ModuleHash([module; 32]).into(), line);
     }
 
     fn numbers(log: &ModuleLog, selection: Selection) -> Vec<u64> {
@@ -352,24 +360,25 @@ mod tests {
             file: "lib.rs".to_owned(),
             line: 3,
         };
-        log.report(module, panic("before"));
+        log.report(module.into(), panic("before"));
         let since = *log.newest().borrow();
         say(&log, 1, "only said");
-        log.report(module, panic("why"));
+        log.report(module.into(), panic("why"));
         let trap = |export| Diagnostic::Trapped {
             trap: Trap::Wasm,
             export,
             backtrace: Vec::new(),
+            fuel: None,
         };
-        log.report(module, trap(Export::Migrate));
+        log.report(module.into(), trap(Export::Migrate));
         // A query meanwhile, and the way down of what is in force.
         let in_force = ModuleHash([2; 32]);
-        log.report(in_force, panic("of a query"));
-        log.report(in_force, trap(Export::Query));
-        log.report(in_force, panic("on the way down"));
-        log.report(in_force, trap(Export::MigrateDown));
-        log.report(ModuleHash([3; 32]), panic("of another"));
-        log.report(ModuleHash([3; 32]), trap(Export::Migrate));
+        log.report(in_force.into(), panic("of a query"));
+        log.report(in_force.into(), trap(Export::Query));
+        log.report(in_force.into(), panic("on the way down"));
+        log.report(in_force.into(), trap(Export::MigrateDown));
+        log.report(ModuleHash([3; 32]).into(), panic("of another"));
+        log.report(ModuleHash([3; 32]).into(), trap(Export::Migrate));
         let refused = |index| Refused {
             index,
             module,

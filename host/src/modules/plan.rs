@@ -40,7 +40,12 @@ impl Library {
     /// # Errors
     /// As [`Library::activate`], for what would be refused before it is proposed, [`Error::Migrating`]
     /// while data is on its way to another module; [`Error::Busy`] if another plan is being made.
-    pub async fn plan(&self, code: Vec<u8>, mode: Mode) -> Result<ModulePlan, Error> {
+    pub async fn plan(
+        &self,
+        code: Vec<u8>,
+        mode: Mode,
+        argument: Vec<u8>,
+    ) -> Result<ModulePlan, Error> {
         let turn = Arc::clone(&self.0.planning).try_lock_owned();
         let turn = turn.map_err(|_| Error::Busy)?;
         self.confirm_leader().await?;
@@ -62,7 +67,7 @@ impl Library {
         let subject = Subject {
             hash,
             code,
-            operation: manner.operation(expected, hash, Vec::new()),
+            operation: manner.operation(expected, hash, argument),
             current,
         };
         let (answer, answered) = oneshot::channel();

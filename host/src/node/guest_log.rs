@@ -3,8 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use quorate_core::module::ModuleHash;
-use quorate_engine::{Diagnostic, Diagnostics};
+use quorate_engine::{Diagnostic, Diagnostics, Origin};
 
 use crate::drive::{Driver, Instant};
 use crate::modules::ModuleLog;
@@ -78,15 +77,15 @@ fn length(diagnostic: &Diagnostic) -> usize {
 }
 
 impl<D: Diagnostics> Diagnostics for GuestLog<D> {
-    fn report(&self, module: ModuleHash, diagnostic: Diagnostic) {
-        self.kept.report(module, diagnostic.clone());
+    fn report(&self, origin: Origin, diagnostic: Diagnostic) {
+        self.kept.report(origin, diagnostic.clone());
         let Some(dropped) = self.admit(length(&diagnostic)) else {
             return;
         };
         if dropped > 0 {
             tracing::warn!(target: "guest", dropped, "modules say too much; lines were dropped");
         }
-        self.inner.report(module, diagnostic);
+        self.inner.report(origin, diagnostic);
     }
 }
 
@@ -96,13 +95,15 @@ mod tests {
 
     use std::sync::Arc;
 
+    use quorate_core::module::ModuleHash;
+
     use super::*;
 
     #[derive(Debug, Clone, Default)]
     struct Said(Arc<Mutex<Vec<Diagnostic>>>);
 
     impl Diagnostics for Said {
-        fn report(&self, _: ModuleHash, diagnostic: Diagnostic) {
+        fn report(&self, _: Origin, diagnostic: Diagnostic) {
             self.0.lock().unwrap().push(diagnostic);
         }
     }
@@ -112,7 +113,7 @@ mod tests {
             level: quorate_engine::LogLevel::Info,
             text: "x".repeat(bytes),
         };
-        log.report(ModuleHash([1; 32]), line);
+        log.report(ModuleHash([1; 32]).into(), line);
     }
 
     /// FAULTS 66.

@@ -135,8 +135,16 @@ impl ModuleSource for NodeModules {
         })
     }
 
-    fn plan(&self, code: Vec<u8>, mode: Mode) -> BoxFuture<'_, Result<ModulePlan, Error>> {
-        Box::pin(async move { self.assembly()?.library().plan(code, mode).await })
+    fn plan(
+        &self,
+        code: Vec<u8>,
+        mode: Mode,
+        argument: Vec<u8>,
+    ) -> BoxFuture<'_, Result<ModulePlan, Error>> {
+        Box::pin(async move {
+            let assembly = self.assembly()?;
+            assembly.library().plan(code, mode, argument).await
+        })
     }
 
     fn said(
@@ -218,6 +226,9 @@ fn told(line: Line) -> ModuleLine {
         number: line.number,
         time: time(line.time_us),
         module: line.module.to_string(),
+        entry: line
+            .place
+            .map(|place| format!("{}:{}", place.index, place.position)),
         ..ModuleLine::default()
     };
     match line.said {
@@ -247,11 +258,14 @@ fn told(line: Line) -> ModuleLine {
             trap,
             export,
             backtrace,
+            fuel,
         } => ModuleLine {
             kind: "trap".to_owned(),
             text: trap.slug().to_owned(),
             export: Some(export_name(export).to_owned()),
             backtrace,
+            fuel: fuel.map(|fuel| fuel.used),
+            fuel_max: fuel.map(|fuel| fuel.max),
             ..common
         },
     }

@@ -465,7 +465,7 @@ async fn an_operator_gives_a_migration_up_by_the_module_in_force_and_others_wait
         }
         // Nor is the migration that is under way taken for that of a module that is tried.
         for planned in [&other, &next] {
-            let planned = library.plan(planned.clone(), Mode::Auto).await;
+            let planned = library.plan(planned.clone(), Mode::Auto, Vec::new()).await;
             assert_eq!(planned.unwrap_err(), Error::Migrating);
         }
         host.assembly.state().fold().await.unwrap();
@@ -482,7 +482,10 @@ async fn an_operator_gives_a_migration_up_by_the_module_in_force_and_others_wait
     assert_eq!(given_up.hash, hash(&first()));
     ended(&cluster).await;
     assert_as_before(&cluster);
-    let planned = library.plan(other.clone(), Mode::Auto).await.unwrap();
+    let planned = library
+        .plan(other.clone(), Mode::Auto, Vec::new())
+        .await
+        .unwrap();
     assert_eq!(planned.migration.unwrap().outcome, "success");
     let cut = planned.replay.unwrap().cut.unwrap();
     assert_eq!(
@@ -499,11 +502,17 @@ async fn a_plan_goes_through_all_steps_and_ends_when_nobody_waits_for_it() {
     let host = &cluster.hosts[&cluster.leader().await];
     let library = host.assembly.library();
     let (before, hash_before) = (host.last_entry(), host.state());
-    let planned = library.plan(second(None), Mode::Auto).await.unwrap();
+    let planned = library
+        .plan(second(None), Mode::Auto, Vec::new())
+        .await
+        .unwrap();
     let migration = planned.migration.unwrap();
     assert_eq!((&*planned.way, &*migration.outcome), ("migrate", "success"));
     assert_eq!(migration.keys_written, u64::from(STEPS));
-    let failing = library.plan(second(Some(7)), Mode::Auto).await.unwrap();
+    let failing = library
+        .plan(second(Some(7)), Mode::Auto, Vec::new())
+        .await
+        .unwrap();
     let migration = failing.migration.unwrap();
     assert_eq!(migration.outcome, "module-migration-failed");
     assert!(
@@ -527,16 +536,19 @@ async fn a_plan_goes_through_all_steps_and_ends_when_nobody_waits_for_it() {
         steps: u32::MAX,
         traps_at: None,
     });
-    let mut endless = Box::pin(library.plan(module_without_end.clone(), Mode::Auto));
+    let mut endless = Box::pin(library.plan(module_without_end.clone(), Mode::Auto, Vec::new()));
     while !library.loader().is_ready(hash(&module_without_end)) {
         assert!(futures::poll!(&mut endless).is_pending());
         tokio::task::yield_now().await;
     }
-    let busy = library.plan(second(None), Mode::Auto).await.unwrap_err();
+    let busy = library
+        .plan(second(None), Mode::Auto, Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!(busy, Error::Busy);
     drop(endless);
     let planned = loop {
-        match library.plan(second(None), Mode::Auto).await {
+        match library.plan(second(None), Mode::Auto, Vec::new()).await {
             Err(Error::Busy) => tokio::task::yield_now().await,
             planned => break planned,
         }

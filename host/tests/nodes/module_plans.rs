@@ -51,7 +51,10 @@ async fn leading(cluster: &Cluster) -> &Host {
 }
 
 async fn plan(library: &Library, module: &Tally) -> ModulePlan {
-    library.plan(module.wasm(), Mode::Auto).await.unwrap()
+    library
+        .plan(module.wasm(), Mode::Auto, Vec::new())
+        .await
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,9 +191,15 @@ async fn a_plan_says_what_a_deploy_would_refuse() {
         name: "other",
         ..Tally::new(9, 1)
     };
-    let refused = library.plan(other.wasm(), Mode::Auto).await.unwrap_err();
+    let refused = library
+        .plan(other.wasm(), Mode::Auto, Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), "module-name");
-    let dropped = library.plan(other.wasm(), Mode::Reinstall).await.unwrap();
+    let dropped = library
+        .plan(other.wasm(), Mode::Reinstall, Vec::new())
+        .await
+        .unwrap();
     assert_eq!(dropped.way, "reinstall");
     let migration = dropped.migration.unwrap();
     assert_eq!(
@@ -198,22 +207,25 @@ async fn a_plan_says_what_a_deploy_would_refuse() {
         (Some(1), Some(0))
     );
     let stranger = Tally::new(3, 3);
-    let refused = library.plan(stranger.wasm(), Mode::Auto).await.unwrap_err();
+    let refused = library
+        .plan(stranger.wasm(), Mode::Auto, Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), "module-state-version");
     let refused = library
-        .plan(b"no wasm".to_vec(), Mode::Auto)
+        .plan(b"no wasm".to_vec(), Mode::Auto, Vec::new())
         .await
         .unwrap_err();
     assert_eq!(refused.code(), "module-rejected");
     let in_force = library
-        .plan(Tally::new(1, 1).wasm(), Mode::Auto)
+        .plan(Tally::new(1, 1).wasm(), Mode::Auto, Vec::new())
         .await
         .unwrap();
     assert_eq!((&*in_force.way, in_force.migration), ("none", None));
     let follower = &cluster.hosts[&cluster.follower(leader)];
     let elsewhere = follower.assembly.library();
     let refused = elsewhere
-        .plan(stranger.wasm(), Mode::Auto)
+        .plan(stranger.wasm(), Mode::Auto, Vec::new())
         .await
         .unwrap_err();
     assert_eq!(refused.code(), "not-leader");

@@ -505,6 +505,10 @@ async fn a_failed_migration_leaves_every_node_as_it_was_and_says_where() {
         (PANICS, "panicked at src/tally.rs:17: it does not fit"),
         ("(unreachable)", "trapped: wasm-trap"),
         (LOOPS, "trapped: out-of-fuel"),
+        (
+            LOOPS,
+            "in quorate_migrate: 1000000000 of 1000000000 fuel used\n    migrate",
+        ),
         (BAD_OUTCOME, "trapped: bad-outcome"),
         (REFUSES, "answered error 7: cannot be moved"),
     ] {
@@ -532,7 +536,7 @@ async fn a_failed_migration_leaves_every_node_as_it_was_and_says_where() {
     assert!(refused[0].lines.iter().any(panicked), "{refused:?}");
     assert_eq!(session.count("a").await, success(1, 2));
     let metrics = leading(&cluster).await.metrics.encode();
-    let counted = r#"quorate_module_upgrades_total{outcome="module-migration-failed"} 5"#;
+    let counted = r#"quorate_module_upgrades_total{outcome="module-migration-failed"} 6"#;
     assert!(metrics.contains(counted), "{metrics}");
     // A good one comes after any number of bad ones.
     deploy(&library, &Tally::second()).await.unwrap();

@@ -194,6 +194,25 @@ async fn sixteen_sessions_are_answered_by_the_right_version_through_deploy_and_r
     let metrics = cluster.get(leader, "/metrics").await.unwrap().1;
     let counted = r#"quorate_module_upgrades_total{outcome="activated"}"#;
     assert!(metrics.contains(counted), "{metrics}");
+    let calls = sum(&metrics, "quorate_module_calls_total");
+    assert!(calls >= f64::from(versions[1] + versions[2]), "{metrics}");
+    assert!(sum(&metrics, "quorate_module_fuel_consumed_total") > calls);
+    assert!(sum(&metrics, "quorate_module_apply_duration_seconds_count") > 0.0);
+    assert!(sum(&metrics, "quorate_module_upgrade_duration_seconds_count") >= 3.0);
+    assert_eq!(sum(&metrics, "quorate_module_info"), 1.0, "{metrics}");
+    let hash = format!("hash={}", again["hash"]);
+    assert!(metrics.contains(&hash), "{metrics}");
+}
+
+/// Over all samples of this name.
+fn sum(metrics: &str, name: &str) -> f64 {
+    let samples = metrics.lines().filter(|line| {
+        let labels = line.strip_prefix(name);
+        labels.is_some_and(|labels| labels.starts_with(['{', ' ']))
+    });
+    samples
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 /// FAULTS 59.
@@ -241,6 +260,10 @@ async fn a_migration_that_panics_is_shown_with_file_and_line_and_changes_nothing
         );
     }
     assert!(logs.contains("info: moving"), "{logs}");
+    let trapped = "trapped in quorate_migrate: panicked (entry ";
+    assert!(logs.contains(trapped), "{logs}");
+    // By its name in the source.
+    assert!(logs.contains("\n    migrate\n"), "{logs}");
     following.sees(says).await;
     following.ends();
     let applied = client.call_bytes(b"a".to_vec()).await.unwrap();
@@ -277,6 +300,19 @@ async fn a_deploy_that_is_refused_says_what_to_do() {
     assert_fails(&unasked, 2, "invalid-input");
     let nothing_before = run(&cluster, &["module", "rollback"]);
     assert_fails(&nothing_before, 1, "module-unknown");
+    // Its mode says what it must not be.
+    let second = files.of("second.wasm", &Tally::second().wasm());
+    let install = ["module", "deploy", &second, "--mode", "install"];
+    assert_fails(&run(&cluster, &install), 1, "module-not-empty");
+    let upgrade = ["module", "deploy", &other, "--mode", "upgrade"];
+    assert_fails(&run(&cluster, &upgrade), 1, "module-name");
+    let skipping = Tally {
+        migrates_from: vec![3],
+        ..Tally::new(4, 4)
+    };
+    let skipping = files.of("skipping.wasm", &skipping.wasm());
+    let planned = ["module", "deploy", &skipping, "--plan"];
+    assert_fails(&run(&cluster, &planned), 6, "module-state-version");
     // A node is gone: not all are ready.
     let follower = cluster.follower().await.unwrap();
     cluster.kill_node(follower).unwrap();
@@ -389,4 +425,44 @@ async fn kv_is_replaced_by_a_later_version_with_its_data() {
     let answer = client.query_bytes(kv::get("a")).await.unwrap();
     assert_eq!(answer.answer, kv::value(Some("1")));
     client.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_and_its_plan_are_handed_an_argument() {
+    let files = Files::new();
+    let cluster = tallying(&files).await;
+    // It goes only where it is told to, by the first byte of its argument.
+    let told = Tally {
+        migrate: "(if (i32.ne (i32.load8_u (i32.const 65606)) (i32.const 0x78)) (then (unreachable)))",
+        ..Tally::second()
+    };
+    let told = files.of("told.wasm", &told.wasm());
+    let argument = format!("@{}", files.of("argument", b"x"));
+    let failed = run(&cluster, &["module", "deploy", &told, "--plan"]);
+    assert_fails(&failed, 6, "module-migration-failed");
+    let failed = run(
+        &cluster,
+        &["module", "deploy", &told, "--argument", "y", "--plan"],
+    );
+    assert_fails(&failed, 6, "module-migration-failed");
+    let planned = json(
+        &cluster,
+        &["module", "deploy", &told, "--argument", "x", "--plan"],
+    );
+    assert_eq!(planned["migration"]["outcome"], json!("success"));
+    let failed = run(&cluster, &["module", "deploy", &told]);
+    assert_fails(&failed, 1, "module-migration-failed");
+    let deployed = json(
+        &cluster,
+        &["module", "deploy", &told, "--argument", &argument],
+    );
+    assert_eq!(deployed["outcome"], json!("activated"));
+    let rolled_back = json(&cluster, &["module", "rollback", "--argument", "z"]);
+    assert_eq!(rolled_back["version"], json!("1.0.0"));
+    let long = files.of("long", &[0x78; (64 << 10) + 1]);
+    let long = format!("@{long}");
+    let refused = run(&cluster, &["module", "deploy", &told, "--argument", &long]);
+    assert!(!refused.status.success());
+    let absent = ["module", "deploy", &told, "--argument", "@/nowhere/x"];
+    assert_fails(&run(&cluster, &absent), 2, "invalid-input");
 }
