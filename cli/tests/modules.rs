@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const PREBUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../modules/prebuilt");
@@ -206,30 +206,72 @@ fn a_folder_without_a_module_is_told_what_it_lacks() {
     );
 }
 
+/// A machine whose rustc has no target for modules, with a crate to build. The programs that would download
+/// something are scripts.
+struct Bare {
+    folder: tempfile::TempDir,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (code, ..) = quorate(folder.path(), &["new", "mine"]);
+        assert_eq!(code, 0);
+        let bare = Self { folder };
+        fs::create_dir(bare.path("bin")).unwrap();
+        // As rustup installs it.
+        let shim = "case \"$*\" in *sysroot*) echo $SYSROOT;; *) PATH=$REAL_PATH; exec rustc \"$@\";; esac";
+        bare.program("rustc", shim);
+        bare
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        let file = self.path("bin").join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&file, executable).unwrap();
+    }
+
+    /// The linker that comes with a rustc.
+    fn linker(&self) {
+        let version = Command::new("rustc").arg("-vV").output().unwrap().stdout;
+        let version = String::from_utf8(version).unwrap();
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+        let tools = self.path("sysroot/lib/rustlib").join(host.unwrap());
+        fs::create_dir_all(tools.join("bin")).unwrap();
+        fs::write(tools.join("bin/rust-lld"), "").unwrap();
+    }
+
+    /// Exit code and standard error.
+    fn builds(&self, arguments: &[&str]) -> (i32, String) {
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
+            .args(["module", "build"])
+            .args(arguments)
+            .current_dir(self.path("mine"))
+            .env("RUSTC", self.path("bin/rustc"))
+            .env("SYSROOT", self.path("sysroot"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("REAL_PATH", path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), said)
+    }
+}
+
 /// Neither rustup's target nor a cache folder with Debian's compiler: what `--offline` says then.
 #[test]
 fn without_a_compiler_and_without_a_network_it_is_said_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let crate_ = folder.path().join("mine");
-    let (code, ..) = quorate(folder.path(), &["new", "mine"]);
-    assert_eq!(code, 0);
-    let (path, cache) = (folder.path().join("bin"), folder.path().join("cache"));
-    fs::create_dir(&path).unwrap();
-    // A rustc whose sysroot has no target, as rustup installs it.
-    let rustc = path.join("rustc");
-    let shim = "#!/bin/sh\ncase \"$*\" in *sysroot*) echo /nowhere;; *) exec rustc \"$@\";; esac\n";
-    fs::write(&rustc, shim).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&rustc, executable).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
-        .args(["module", "build", "--offline"])
-        .current_dir(crate_)
-        .env("RUSTC", &rustc)
-        .env("XDG_CACHE_HOME", &cache)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    let bare = Bare::new();
+    let (code, said) = bare.builds(&["--offline"]);
+    assert_eq!(code, 1);
     assert!(
         said.starts_with(
             "error[toolchain-missing]: there is no compiler for wasm32-unknown-unknown\n"
@@ -240,5 +282,55 @@ fn without_a_compiler_and_without_a_network_it_is_said_what_to_do() {
         said.contains("  hint: with a network, `rustup target add wasm32-unknown-unknown`"),
         "{said}"
     );
-    assert!(!cache.exists(), "nothing was set up");
+    assert!(!bare.path("cache").exists(), "nothing was set up");
+}
+
+#[test]
+fn a_compiler_is_set_up_once_by_rustup_or_else_from_debian_and_it_is_said() {
+    let bare = Bare::new();
+    bare.linker();
+    bare.program("rustup", "echo rustup >> \"$SYSROOT/asked\"; exit 1");
+    bare.program(
+        "apt-get",
+        "echo \"apt-get $1\" >> \"$SYSROOT/asked\"; exit 1",
+    );
+    let asked = || fs::read_to_string(bare.path("sysroot/asked")).unwrap();
+    let installed = bare.path("cache/quorate/guest-toolchain");
+
+    // Nothing can be had: both ways are named, and nothing half-made is taken for a compiler.
+    let (code, said) = bare.builds(&[]);
+    assert_eq!(code, 1);
+    let first = "the rustc in use has no wasm32-unknown-unknown; asking rustup to add it\n";
+    assert!(said.starts_with(first), "{said}");
+    let second = format!("setting up Debian's rustc-web in {}: ", installed.display());
+    assert!(said.contains(&second), "{said}");
+    assert!(said.contains("error[toolchain-missing]: "), "{said}");
+    assert_eq!(asked(), "rustup\napt-get download\napt-get update\n");
+    assert!(!installed.exists());
+
+    // The packages come; one of them has a rustc, which here builds nothing.
+    bare.program(
+        "apt-get",
+        "echo \"apt-get $1\" >> \"$SYSROOT/asked\"; touch one.deb two.deb",
+    );
+    bare.program(
+        "dpkg-deb",
+        "mkdir -p \"$3/usr/bin\"; printf '#!/bin/sh\\necho set up >&2; exit 1\\n' > \"$3/usr/bin/rustc\"; \
+         chmod +x \"$3/usr/bin/rustc\"",
+    );
+    let (code, said) = bare.builds(&[]);
+    assert_eq!(code, 1);
+    assert!(said.contains("error[build-failed]: "), "{said}");
+    assert!(
+        said.contains("set up"),
+        "it is the one that is used: {said}"
+    );
+    assert!(installed.join("usr/bin/rustc").is_file());
+    assert!(!bare.path("cache/quorate/guest-toolchain.incoming").exists());
+
+    // It is there now: nobody is asked, also with no network.
+    let before = asked();
+    let (_, said) = bare.builds(&["--offline"]);
+    assert!(said.contains("error[build-failed]: "), "{said}");
+    assert_eq!(asked(), before);
 }

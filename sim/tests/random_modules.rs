@@ -11,8 +11,9 @@
 mod generate;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -70,11 +71,46 @@ fn random_modules_are_judged_and_run_alike_on_two_engines() {
     }
 }
 
+/// Longest that one module may take: far longer than any does on a busy machine.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Ends the process, and names the module, if it takes for ever: nothing else could end it.
+struct Watched(mpsc::Sender<u64>);
+
+impl Watched {
+    fn new() -> Self {
+        let (begins, begun) = mpsc::channel();
+        thread::spawn(move || {
+            let mut last = None;
+            loop {
+                match (begun.recv_timeout(TIME_MAX), last) {
+                    (Ok(seed), _) => last = Some(seed),
+                    (Err(mpsc::RecvTimeoutError::Disconnected), _) => return,
+                    (Err(mpsc::RecvTimeoutError::Timeout), None) => {}
+                    (Err(mpsc::RecvTimeoutError::Timeout), Some(seed)) => {
+                        // Where the runner of the tests does not hide it.
+                        let _ =
+                            writeln!(std::io::stderr(), "the module of seed {seed} does not end");
+                        std::process::abort();
+                    }
+                }
+            }
+        });
+        Self(begins)
+    }
+
+    fn begins(&self, seed: u64) {
+        self.0.send(seed).unwrap();
+    }
+}
+
 fn run_all(seeds: impl Iterator<Item = u64>) -> Counts {
+    let watched = Watched::new();
     let engine = || Arc::new(Engine::new(Config::default()).unwrap());
     let engines = [engine(), engine()];
     let mut counts = Counts::new();
     for seed in seeds {
+        watched.begins(seed);
         let code = generate::module(seed);
         match catch_unwind(AssertUnwindSafe(|| run(&engines, &code, &mut counts))) {
             Ok(Ok(())) => {}

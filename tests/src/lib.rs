@@ -14,6 +14,7 @@ mod http;
 pub mod kv;
 mod node;
 mod ports;
+mod skip;
 mod sockets;
 mod status;
 mod wait;
@@ -21,6 +22,7 @@ mod wait;
 pub use binary::{Profile, quorate_binary};
 pub use cluster::{Cluster, Metrics, Settings};
 pub use node::{Stopped, Usage};
+pub use skip::skipped;
 pub use status::{HashAt, NodeStatus};
 pub use wait::{DEADLINE, wait_for};
 

@@ -38,6 +38,9 @@ mod session_timeout;
 #[path = "scenarios/many_clients.rs"]
 mod many_clients;
 
+#[path = "scenarios/module_commands.rs"]
+mod module_commands;
+
 #[path = "scenarios/module_deploy.rs"]
 mod module_deploy;
 

@@ -47,6 +47,14 @@ pub(crate) struct Arguments {
     clang: Option<PathBuf>,
 }
 
+/// Compares it with its source, if there is a compiler.
+pub(crate) fn check() -> Result<()> {
+    run(&Arguments {
+        check: true,
+        clang: None,
+    })
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Some(clang) = find(arguments.clang.as_deref()) else {
         println!(

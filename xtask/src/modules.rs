@@ -51,6 +51,14 @@ impl From<Compiler> for quorate_toolchain::Compiler {
     }
 }
 
+/// Compares all of them with their sources.
+pub(crate) fn check_all() -> Result<()> {
+    run(&Arguments {
+        check: true,
+        compiler: Compiler::Auto,
+    })
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let toolchain = GuestToolchain::find_or_install(
         &process::workspace(),

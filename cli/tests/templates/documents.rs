@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::ports::free_ports;
-use crate::{Outside, quorate, succeeded, target_dir};
+use crate::{Outside, has_no_compiler, quorate, succeeded, target_dir};
 
 /// The cluster has ports of its own, and a busy machine more time.
 const PRELUDE: &str = r#"
@@ -102,11 +102,7 @@ fn can_build(outside: &Outside, what: &str) -> bool {
     succeeded("quorate new", &made);
     let built = quorate(&outside.folder, &["module", "build", "probe", "--offline"]);
     let said = String::from_utf8_lossy(&built.stderr);
-    let is_missing = said.contains("toolchain-missing");
-    if is_missing {
-        eprintln!("SKIPPED: {what}: {said}");
-    }
-    !is_missing
+    !has_no_compiler(&said, what)
 }
 
 /// What the reader's own checker says of answers that are not those of the cluster.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use quorate_protocol::NodeId;
-use quorate_tests::{Cluster, Settings, wait_for};
+use quorate_tests::{Cluster, Settings, skipped, wait_for};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -22,7 +22,9 @@ pub(crate) async fn drive(scenario: &str) {
     {
         Ok(environment) => environment,
         Err(why) => {
-            eprintln!("SKIPPED: interoperability with {DRIVER} {scenario}: {why:#}");
+            skipped(format_args!(
+                "interoperability with {DRIVER} {scenario}: {why:#}"
+            ));
             return;
         }
     };

@@ -10,14 +10,14 @@ use std::process::Stdio;
 
 use anyhow::Result;
 use environment::Environment;
-use quorate_tests::{Cluster, Settings, wait_for};
+use quorate_tests::{Cluster, Settings, skipped, wait_for};
 
 /// Runs a driver against a node of its own, and checks what the node saw.
 async fn drive(set_up: fn() -> Result<Environment>, driver: &str) {
     let environment = match tokio::task::spawn_blocking(set_up).await.unwrap() {
         Ok(environment) => environment,
         Err(why) => {
-            eprintln!("SKIPPED: interoperability with {driver}: {why:#}");
+            skipped(format_args!("interoperability with {driver}: {why:#}"));
             return;
         }
     };

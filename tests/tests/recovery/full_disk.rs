@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate_protocol::NodeId;
-use quorate_tests::{Cluster, DEADLINE, Settings, kv, wait_for};
+use quorate_tests::{Cluster, DEADLINE, Settings, kv, skipped, wait_for};
 
 use super::load::{Load, client};
 
@@ -116,7 +116,9 @@ async fn a_disk_that_is_filled_at_once_loses_no_command_that_was_acknowledged() 
 
 async fn fill(test: &str, filling: Filling) {
     let Some(disk) = SmallDisk::mount() else {
-        println!("SKIPPED: {test}: this process may not mount a file system");
+        skipped(format_args!(
+            "{test}: this process may not mount a file system"
+        ));
         return;
     };
     disk.ballast();

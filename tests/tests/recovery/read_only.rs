@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate_protocol::NodeId;
-use quorate_tests::{Cluster, DEADLINE, Settings, kv};
+use quorate_tests::{Cluster, DEADLINE, Settings, kv, skipped};
 
 use super::load::{Load, client};
 
@@ -118,7 +118,9 @@ async fn loses_its_disk(cluster: &mut Cluster, node: NodeId, disk: &Disk, load: 
 async fn a_node_whose_disk_becomes_read_only_ends_and_loses_nothing_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disks) = disks(folder.path()) else {
-        println!("SKIPPED: this process may not make a file system and mount it");
+        skipped(
+            "a disk that becomes read-only: this process may not make a file system and mount it",
+        );
         return;
     };
     let settings = Settings {

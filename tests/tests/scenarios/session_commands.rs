@@ -225,7 +225,7 @@ async fn the_examples_of_the_help_work() {
     assert_eq!(ran, 10);
 }
 
-fn examples(cluster: &Cluster, verb: &[&str]) -> Vec<String> {
+pub(crate) fn examples(cluster: &Cluster, verb: &[&str]) -> Vec<String> {
     let help = stdout(&run(cluster, &[verb, &["--help"]].concat()));
     let (_, examples) = help.split_once("\nExamples:\n").unwrap();
     let lines = examples.lines().map(str::trim);
@@ -236,7 +236,7 @@ fn examples(cluster: &Cluster, verb: &[&str]) -> Vec<String> {
 }
 
 #[track_caller]
-fn shell(cluster: &Cluster, folder: &TempDir, path: &str, line: &str) {
+pub(crate) fn shell(cluster: &Cluster, folder: &TempDir, path: &str, line: &str) {
     let line = line.replace("quorate ", &format!("quorate {} ", TIMEOUT.join(" ")));
     let output = Command::new("sh")
         .args(["-e", "-c", &line])
