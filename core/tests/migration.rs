@@ -1,10 +1,8 @@
-//! Migrations in steps: what is refused, what waits and what is seen meanwhile, how they end, and
-//! that one which fails leaves nothing behind.
+//! Migrations in steps: what is refused, what waits and what is seen meanwhile, and how they end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_core::apply::{Extent, Skip};
 use quorate_core::entry::Operation;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Export, Trap};
@@ -14,9 +12,9 @@ use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
 use quorate_core::state::{Order, Read, Value, Visit};
 
 use crate::support::memory::{self, Memory};
-use crate::support::module::seen;
 use crate::support::*;
 
+mod failing;
 mod random;
 
 /// Version 2 of the state, which it reaches by these steps.
@@ -250,71 +248,6 @@ fn more_events_than_an_entry_has_room_for_are_told_over_several() {
     assert_eq!(told, (2..12).collect::<Vec<_>>());
 }
 
-#[test]
-fn failed_step_is_undone_until_the_state_is_byte_for_byte_what_it_was() {
-    // FAULTS 59
-    let ends = [
-        (Action::Trap(Trap::Wasm), Response::Trapped(Trap::Wasm)),
-        (
-            Action::Burn(2_000_000_000),
-            Response::Trapped(Trap::OutOfFuel),
-        ),
-        (
-            Action::SayZeros(2 << 20),
-            Response::Trapped(Trap::ResponseLimit),
-        ),
-        (
-            Action::Fail(3),
-            Response::ApplicationError {
-                code: 3,
-                payload: Vec::new(),
-            },
-        ),
-    ];
-    for (end, response) in ends {
-        // A step that is not the last answers nothing that could be too long.
-        let first = match end {
-            Action::SayZeros(_) => 2,
-            _ => 1,
-        };
-        for failing in first..3 {
-            let mut machine = in_use();
-            let before = kept(&machine);
-            let mut script = three_steps();
-            script[failing].push(end.clone());
-            begin(&mut machine, &second(&script));
-            let results = go_on(&mut machine);
-            let failed = OperationResult::NotActivated(NotActivated::Failed(response.clone()));
-            assert_eq!(results[failing - 1], failed);
-            assert_eq!(results.len(), failing + 1, "{results:?}");
-            assert_eq!(kept(&machine), before);
-            assert_eq!(in_force(&machine), "1.0.0");
-            machine.modules.take_calls();
-            let next = machine.one(command(1, 2, &[Action::Get(b"a".to_vec())]));
-            assert_eq!(next, said(machine.index, b"1"));
-            let served_by = machine.modules.take_calls()[0].module;
-            assert_eq!(served_by, Machine::first_module().hash());
-        }
-    }
-}
-
-#[test]
-fn failed_step_tells_the_old_module_what_happened_meanwhile() {
-    let mut machine = in_use();
-    let mut script = three_steps();
-    script[2].push(Action::Trap(Trap::Wasm));
-    begin(&mut machine, &second(&script));
-    machine.one(expire(2, 1));
-    machine.one(step(1));
-    machine.one(step(2));
-    machine.modules.take_calls();
-    go_on(&mut machine);
-    let calls = machine.modules.take_calls();
-    assert_eq!(calls.len(), 1);
-    assert_eq!(calls[0].module, Machine::first_module().hash());
-    assert!(machine.value(&seen(tag::SESSION_EXPIRED, 2)).is_some());
-}
-
 /// 10 000 keys, which one entry does not put back.
 #[test]
 fn large_state_is_put_back_and_its_undo_dropped_over_several_entries() {
@@ -414,34 +347,6 @@ fn scanned(
 }
 
 #[test]
-fn rollback_in_the_middle_gives_the_migration_up() {
-    let mut machine = in_use();
-    let before = kept(&machine);
-    let first = Machine::first_module();
-    begin(&mut machine, &second(&three_steps()));
-    machine.one(step(1));
-    assert_eq!(machine.one(activate(Some(&first), &first)), stepped(3));
-    assert_eq!(phase(&machine), Some(MigrationPhase::Undoing));
-    let again = machine.one(activate(Some(&first), &first));
-    assert_eq!(again, refused(Refusal::Superseded));
-    assert_eq!(
-        go_on(&mut machine),
-        [OperationResult::Stepped { next: None }]
-    );
-    assert_eq!(kept(&machine), before);
-    // There is nothing left to give up, and nothing to put in force.
-    let late = machine.one(activate(Some(&first), &first));
-    assert_eq!(late, refused(Refusal::Superseded));
-    assert_eq!(kept(&machine), before);
-    // And from the start once more.
-    let code = second(&three_steps());
-    let began = machine.one(activate(Some(&first), &code));
-    assert_eq!(began, stepped(1));
-    let hash = code.hash();
-    assert!(go_on(&mut machine).contains(&OperationResult::Activated { hash }));
-}
-
-#[test]
 fn second_upgrade_in_the_middle_is_superseded() {
     let mut machine = in_use();
     let first = Machine::first_module();
@@ -515,46 +420,6 @@ fn effects_belong_to_the_last_step() {
 }
 
 #[test]
-fn first_step_that_emits_or_overwrites_too_much_changes_nothing() {
-    let many: Vec<_> = (0..65_537_u32)
-        .map(|n| put(&n.to_be_bytes(), b""))
-        .collect();
-    for (script, trap) in [
-        (vec![vec![Action::Close(1)], vec![]], Trap::NotAllowed),
-        (vec![many, vec![]], Trap::WriteLimit),
-    ] {
-        let mut machine = in_use();
-        let code = second(&script);
-        machine.apply(chunks(&code));
-        let before = machine.state_without_meta();
-        let failed = NotActivated::Failed(Response::Trapped(trap));
-        let result = machine.one(activate(Some(&Machine::first_module()), &code));
-        assert_eq!(result, OperationResult::NotActivated(failed));
-        assert_eq!(machine.state_without_meta(), before);
-    }
-}
-
-#[test]
-fn step_that_overwrites_more_than_32_mebibytes_fails() {
-    let mut machine = in_use();
-    let large = |n: u32| vec![n as u8];
-    for first in [0, 12, 24] {
-        let zeros = (first..first + 12).map(|n| Action::PutZeros(large(n), 1 << 20));
-        let request = u64::from(2 + first / 12);
-        machine.one(command(1, request, &zeros.collect::<Vec<_>>()));
-    }
-    let before = kept(&machine);
-    let delete = |count| (0..count).map(|n| Action::Delete(large(n))).collect();
-    let code = second(&[vec![put(b"a", b"2")], delete(33), vec![]]);
-    begin(&mut machine, &code);
-    let failed = NotActivated::Failed(Response::Trapped(Trap::WriteLimit));
-    assert_eq!(machine.one(step(1)), OperationResult::NotActivated(failed));
-    let undone = go_on(&mut machine);
-    assert_eq!(undone.len(), 1);
-    assert_eq!(kept(&machine), before);
-}
-
-#[test]
 fn way_down_is_gone_in_steps_by_the_module_in_force() {
     let mut machine = in_use();
     let mut code = second(&[vec![]]);
@@ -605,29 +470,6 @@ fn node_that_starts_again_in_the_middle_goes_on_alike() {
 }
 
 #[test]
-fn skipped_step_fails_and_is_undone_without_the_module() {
-    let mut machine = in_use();
-    let before = kept(&machine);
-    let mut script = three_steps();
-    script[1].push(Action::Panic);
-    begin(&mut machine, &second(&script));
-    let poisoned = machine.next_entry(vec![step(1)]);
-    let fault = machine.try_apply(poisoned.clone(), &[]).unwrap_err();
-    assert!(fault.poison.is_some());
-    let skip = Skip {
-        position: 0,
-        extent: Extent::Module,
-    };
-    machine.modules.take_calls();
-    let applied = machine.try_apply(poisoned, &[skip]).unwrap();
-    let failed = NotActivated::Failed(Response::Trapped(Trap::Skipped));
-    assert_eq!(applied.results, [OperationResult::NotActivated(failed)]);
-    go_on(&mut machine);
-    assert_eq!(machine.modules.take_calls(), []);
-    assert_eq!(kept(&machine), before);
-}
-
-#[test]
 fn step_that_wants_more_from_another_export_is_a_bad_outcome() {
     let mut machine = Machine::empty();
     let mut code = Machine::first_module();
@@ -653,26 +495,6 @@ fn cursor_is_limited() {
         };
         assert_eq!(result, expected);
     }
-}
-
-#[test]
-fn migration_that_asks_for_more_for_ever_ends() {
-    let mut machine = in_use();
-    let before = kept(&machine);
-    begin(&mut machine, &second(&three_steps()));
-    let mut state = (*machine.state).clone();
-    let mut migration = query::migration(&state).unwrap().unwrap();
-    migration.number = 1 << 20;
-    let bytes = quorate_core::records::Record::to_bytes(&migration);
-    state.0.insert(vec![0x0a], bytes.into());
-    machine.state = state.into();
-    let failed = NotActivated::Failed(Response::Trapped(Trap::OutOfFuel));
-    assert_eq!(
-        machine.one(step(1 << 20)),
-        OperationResult::NotActivated(failed)
-    );
-    go_on(&mut machine);
-    assert_eq!(kept(&machine), before);
 }
 
 #[test]
