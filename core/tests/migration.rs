@@ -7,7 +7,7 @@ use quorate_core::entry::Operation;
 use quorate_core::limits::Limits;
 use quorate_core::module::{Export, Trap};
 use quorate_core::query::{self, tag};
-use quorate_core::records::{MigrationPhase, NotActivated};
+use quorate_core::records::{MigrationDirection, MigrationPhase, NotActivated};
 use quorate_core::result::{EndReason, OperationResult, Refusal, Response};
 use quorate_core::state::{Order, Read, Value, Visit};
 
@@ -24,6 +24,51 @@ fn second(script: &[Vec<Action>]) -> Code {
     code.manifest.migrates_down_to = vec![1];
     code.migrate = steps(script);
     code
+}
+
+const BOTH: [MigrationDirection; 2] = [MigrationDirection::Up, MigrationDirection::Down];
+
+/// A migration from one module to the other, by these steps of the one that knows the way.
+struct Way {
+    from: Code,
+    to: Code,
+}
+
+impl Way {
+    fn new(direction: MigrationDirection, script: &[Vec<Action>]) -> Self {
+        let first = Machine::first_module();
+        match direction {
+            MigrationDirection::Up => Self {
+                from: first,
+                to: second(script),
+            },
+            MigrationDirection::Down => {
+                let mut from = second(&[vec![]]);
+                from.migrate_down = steps(script);
+                Self { from, to: first }
+            }
+        }
+    }
+
+    /// Puts the module that it begins at in force, over the same data.
+    #[track_caller]
+    fn prepare(&self, machine: &mut Machine) {
+        let (first, hash) = (Machine::first_module(), self.from.hash());
+        if self.from != first {
+            machine.apply(chunks(&self.from));
+            let activated = machine.one(activate(Some(&first), &self.from));
+            assert_eq!(activated, OperationResult::Activated { hash });
+        }
+    }
+
+    /// Does its first step.
+    #[track_caller]
+    fn begin(&self, machine: &mut Machine) {
+        machine.apply(chunks(&self.to));
+        machine.modules.take_calls();
+        let began = machine.one(activate(Some(&self.from), &self.to));
+        assert_eq!(began, stepped(1));
+    }
 }
 
 fn three_steps() -> Vec<Vec<Action>> {
@@ -59,10 +104,11 @@ fn step(number: u32) -> Operation {
 /// Does the first step of `code`.
 #[track_caller]
 fn begin(machine: &mut Machine, code: &Code) {
-    machine.apply(chunks(code));
-    machine.modules.take_calls();
-    let began = machine.one(activate(Some(&Machine::first_module()), code));
-    assert_eq!(began, stepped(1));
+    let way = Way {
+        from: Machine::first_module(),
+        to: code.clone(),
+    };
+    way.begin(machine);
 }
 
 /// Goes on until nothing is left to do; returns the results.
@@ -447,10 +493,12 @@ fn way_down_is_gone_in_steps_by_the_module_in_force() {
 
 #[test]
 fn node_that_starts_again_in_the_middle_goes_on_alike() {
-    let code = second(&three_steps());
-    for restart in 0..4 {
+    let cases = BOTH.map(|direction| (0..4).map(move |restart| (direction, restart)));
+    for (direction, restart) in cases.into_iter().flatten() {
+        let way = Way::new(direction, &three_steps());
         let mut machine = in_use();
-        begin(&mut machine, &code);
+        way.prepare(&mut machine);
+        way.begin(&mut machine);
         let mut other = machine.clone();
         for at in 0.. {
             if at == restart {
@@ -465,7 +513,8 @@ fn node_that_starts_again_in_the_middle_goes_on_alike() {
             other.apply_bytes(machine.log.last().unwrap().clone());
         }
         assert_eq!(machine.state, other.state);
-        assert_eq!(in_force(&other), "2.0.0");
+        assert_eq!(in_force(&other), way.to.manifest.version);
+        assert_eq!(other.value(b"a").unwrap(), b"3");
     }
 }
 

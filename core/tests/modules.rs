@@ -1,11 +1,13 @@
 //! Modules in the log: chunks, activation, migration and the way back.
 
+use std::slice;
+
 use quorate_core::codec::DecodeError;
 use quorate_core::entry::{CHUNK_BYTES_MAX, Drops, Entry, Operation};
 use quorate_core::limits::Limits;
 use quorate_core::module::{Export, Trap};
 use quorate_core::query::{self, tag};
-use quorate_core::records::{Levels, NotActivated};
+use quorate_core::records::{Levels, MigrationDirection, NotActivated};
 use quorate_core::result::{OperationResult, Refusal, Response};
 
 use crate::support::module::seen;
@@ -141,6 +143,10 @@ fn failed_migration_leaves_everything_byte_for_byte() {
     let ends = [
         (Action::Trap(Trap::Wasm), Response::Trapped(Trap::Wasm)),
         (
+            Action::Trap(Trap::Panicked),
+            Response::Trapped(Trap::Panicked),
+        ),
+        (
             Action::Burn(2_000_000_000),
             Response::Trapped(Trap::OutOfFuel),
         ),
@@ -156,23 +162,48 @@ fn failed_migration_leaves_everything_byte_for_byte() {
             },
         ),
     ];
-    for (end, response) in ends {
-        let mut machine = Machine::in_use();
-        let code = second(&[&ruin[..], &[end]].concat());
-        machine.apply(chunks(&code));
+    let both = [MigrationDirection::Up, MigrationDirection::Down];
+    let cases = both.map(|direction| ends.iter().map(move |end| (direction, end)));
+    for (direction, (end, response)) in cases.into_iter().flatten() {
+        let way = [&ruin[..], slice::from_ref(end)].concat();
+        let (mut machine, in_force, next) = before_a_migration(direction, &way);
         let before = machine.state_without_meta();
-        let result = machine.one(activate(Some(&Machine::first_module()), &code));
-        assert_eq!(
-            result,
-            OperationResult::NotActivated(NotActivated::Failed(response))
-        );
-        assert_eq!(machine.state_without_meta(), before);
-        assert_in_force(&machine, &Machine::first_module());
         machine.modules.take_calls();
-        let next = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
-        assert_eq!(next, said(machine.index, b"v"));
+        let result = machine.one(activate(Some(&in_force), &next));
+        let failed = NotActivated::Failed(response.clone());
+        assert_eq!(result, OperationResult::NotActivated(failed));
+        assert_eq!(machine.state_without_meta(), before);
+        assert_in_force(&machine, &in_force);
+        let called = machine.modules.take_calls();
+        assert_eq!(called.len(), 1);
+        let by = match direction {
+            MigrationDirection::Up => (next.hash(), Export::Migrate),
+            MigrationDirection::Down => (in_force.hash(), Export::MigrateDown),
+        };
+        assert_eq!((called[0].module, called[0].export), by);
+        let get = machine.one(command(1, 2, &[Action::Get(b"k".to_vec())]));
+        assert_eq!(get, said(machine.index, b"v"));
         let served_by = machine.modules.take_calls()[0].module;
-        assert_eq!(served_by, Machine::first_module().hash());
+        assert_eq!(served_by, in_force.hash());
+    }
+}
+
+/// A machine in use, the module in force there, and a stored one to which these actions lead.
+fn before_a_migration(direction: MigrationDirection, way: &[Action]) -> (Machine, Code, Code) {
+    let mut machine = Machine::in_use();
+    let first = Machine::first_module();
+    let mut code = second(&[]);
+    match direction {
+        MigrationDirection::Up => {
+            code.migrate = way.to_vec();
+            machine.apply(chunks(&code));
+            (machine, first, code)
+        }
+        MigrationDirection::Down => {
+            code.migrate_down = way.to_vec();
+            assert_eq!(upgrade(&mut machine, &code), activated(&code));
+            (machine, code, first)
+        }
     }
 }
 

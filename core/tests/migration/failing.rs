@@ -6,7 +6,9 @@ use quorate_core::query::{self, tag};
 use quorate_core::records::{MigrationPhase, NotActivated};
 use quorate_core::result::{OperationResult, Refusal, Response};
 
-use super::{begin, go_on, in_force, in_use, kept, phase, second, step, stepped, three_steps};
+use super::{
+    BOTH, Way, begin, go_on, in_force, in_use, kept, phase, second, step, stepped, three_steps,
+};
 use crate::support::module::seen;
 use crate::support::*;
 
@@ -15,6 +17,10 @@ fn failed_step_is_undone_until_the_state_is_byte_for_byte_what_it_was() {
     // FAULTS 59
     let ends = [
         (Action::Trap(Trap::Wasm), Response::Trapped(Trap::Wasm)),
+        (
+            Action::Trap(Trap::Panicked),
+            Response::Trapped(Trap::Panicked),
+        ),
         (
             Action::Burn(2_000_000_000),
             Response::Trapped(Trap::OutOfFuel),
@@ -31,48 +37,55 @@ fn failed_step_is_undone_until_the_state_is_byte_for_byte_what_it_was() {
             },
         ),
     ];
-    for (end, response) in ends {
+    let cases = BOTH.map(|direction| ends.iter().map(move |end| (direction, end)));
+    for (direction, (end, response)) in cases.into_iter().flatten() {
         // A step that is not the last answers nothing that could be too long.
         let first = match end {
             Action::SayZeros(_) => 2,
             _ => 1,
         };
         for failing in first..3 {
-            let mut machine = in_use();
-            let before = kept(&machine);
             let mut script = three_steps();
             script[failing].push(end.clone());
-            begin(&mut machine, &second(&script));
+            let way = Way::new(direction, &script);
+            let mut machine = in_use();
+            way.prepare(&mut machine);
+            let before = kept(&machine);
+            way.begin(&mut machine);
             let results = go_on(&mut machine);
             let failed = OperationResult::NotActivated(NotActivated::Failed(response.clone()));
             assert_eq!(results[failing - 1], failed);
             assert_eq!(results.len(), failing + 1, "{results:?}");
             assert_eq!(kept(&machine), before);
-            assert_eq!(in_force(&machine), "1.0.0");
+            assert_eq!(in_force(&machine), way.from.manifest.version);
             machine.modules.take_calls();
             let next = machine.one(command(1, 2, &[Action::Get(b"a".to_vec())]));
             assert_eq!(next, said(machine.index, b"1"));
             let served_by = machine.modules.take_calls()[0].module;
-            assert_eq!(served_by, Machine::first_module().hash());
+            assert_eq!(served_by, way.from.hash());
         }
     }
 }
 
 #[test]
 fn failed_step_tells_the_old_module_what_happened_meanwhile() {
-    let mut machine = in_use();
-    let mut script = three_steps();
-    script[2].push(Action::Trap(Trap::Wasm));
-    begin(&mut machine, &second(&script));
-    machine.one(expire(2, 1));
-    machine.one(step(1));
-    machine.one(step(2));
-    machine.modules.take_calls();
-    go_on(&mut machine);
-    let calls = machine.modules.take_calls();
-    assert_eq!(calls.len(), 1);
-    assert_eq!(calls[0].module, Machine::first_module().hash());
-    assert!(machine.value(&seen(tag::SESSION_EXPIRED, 2)).is_some());
+    for direction in BOTH {
+        let mut script = three_steps();
+        script[2].push(Action::Trap(Trap::Wasm));
+        let way = Way::new(direction, &script);
+        let mut machine = in_use();
+        way.prepare(&mut machine);
+        way.begin(&mut machine);
+        machine.one(expire(2, 1));
+        machine.one(step(1));
+        machine.one(step(2));
+        machine.modules.take_calls();
+        go_on(&mut machine);
+        let calls = machine.modules.take_calls();
+        assert_eq!(calls.len(), 1);
+        assert_eq!(calls[0].module, way.from.hash());
+        assert!(machine.value(&seen(tag::SESSION_EXPIRED, 2)).is_some());
+    }
 }
 
 #[test]

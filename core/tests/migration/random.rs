@@ -5,10 +5,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_core::entry::Operation;
 use quorate_core::query;
-use quorate_core::records::NotActivated;
+use quorate_core::records::{MigrationDirection, NotActivated};
 use quorate_core::result::OperationResult;
 
-use super::{in_force, second, step};
+use super::{BOTH, Way, in_force, step};
 use crate::model::Model;
 use crate::properties::{Clients, Intent, any_history, any_intent, assert_agrees, by_model, tight};
 use crate::support::memory;
@@ -26,6 +26,7 @@ enum End {
 
 #[derive(Debug, Clone)]
 struct Plan {
+    direction: MigrationDirection,
     history: Vec<Vec<Intent>>,
     steps: Vec<Vec<Action>>,
     /// What others do after each step, also after the last ones.
@@ -40,13 +41,16 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         any::<prop::sample::Index>().prop_map(End::GivenUp),
     ];
     let between = vec(vec(any_intent(), 0..6), 12);
-    (any_history(), vec(any_migration_step(), 2..5), between, end).prop_map(
-        |(history, mut steps, between, end)| {
+    let steps = vec(any_migration_step(), 2..5);
+    let direction = prop::sample::select(&BOTH[..]);
+    (direction, any_history(), steps, between, end).prop_map(
+        |(direction, history, mut steps, between, end)| {
             if let End::Failure(at) = &end {
                 let at = 1 + at.index(steps.len() - 1);
                 steps[at].push(Action::Fail(7));
             }
             Plan {
+                direction,
                 history,
                 steps,
                 between,
@@ -71,8 +75,10 @@ struct Both {
 }
 
 impl Both {
-    fn new() -> Self {
-        let machine = Machine::with_limits(tight());
+    /// Before any history, with the module in force from which `way` leads.
+    fn new(way: &Way) -> Self {
+        let mut machine = Machine::with_limits(tight());
+        way.prepare(&mut machine);
         let model = Model::new(tight(), machine.index);
         Self {
             machine,
@@ -100,12 +106,10 @@ impl Both {
         self.machine.one(operation)
     }
 
-    fn migrate(&mut self, plan: &Plan) -> Result<Ended, TestCaseError> {
-        let code = second(&plan.steps);
+    fn migrate(&mut self, plan: &Plan, way: &Way) -> Result<Ended, TestCaseError> {
         self.model.begin_entry();
-        self.machine.apply(chunks(&code));
-        let first = Machine::first_module();
-        let began = self.one(activate(Some(&first), &code));
+        self.machine.apply(chunks(&way.to));
+        let began = self.one(activate(Some(&way.from), &way.to));
         match self.model.begin_migration(&script(&plan.steps[0])) {
             Ok(()) => prop_assert_eq!(began, OperationResult::Stepped { next: Some(1) }),
             Err(response) => {
@@ -121,7 +125,7 @@ impl Both {
         for (number, actions) in plan.steps.iter().enumerate().skip(1) {
             self.apply(&plan.between[number])?;
             if given_up == Some(number) {
-                self.one(activate(Some(&first), &first));
+                self.one(activate(Some(&way.from), &way.from));
                 return Ok(Ended::GivenUp);
             }
             let result = self.one(step(number as u32));
@@ -130,7 +134,7 @@ impl Both {
                 prop_assert_eq!(result, failed);
                 return Ok(Ended::Failure);
             }
-            let hash = code.hash();
+            let hash = way.to.hash();
             if number + 1 == plan.steps.len() {
                 prop_assert_eq!(result, OperationResult::Activated { hash });
                 self.model.complete();
@@ -143,17 +147,19 @@ impl Both {
 }
 
 fn run(plan: &Plan) -> Result<(Machine, Ended), TestCaseError> {
-    let mut both = Both::new();
+    let way = Way::new(plan.direction, &plan.steps);
+    let mut both = Both::new(&way);
     for intents in &plan.history {
         both.apply(intents)?;
     }
     let data = both.machine.data();
-    let ended = both.migrate(plan)?;
+    let ended = both.migrate(plan, &way)?;
     if ended != Ended::Success && both.model.migration.is_some() {
         prop_assert_eq!(both.machine.visible_data(), data);
     }
     let mut between = plan.between.iter().rev();
     while let Some(number) = both.machine.next_step() {
+        prop_assert!(both.machine.log.len() < 1000, "no end");
         if let Some(intents) = between.next() {
             both.apply(intents)?;
         }
@@ -166,11 +172,11 @@ fn run(plan: &Plan) -> Result<(Machine, Ended), TestCaseError> {
     }
     prop_assert!(both.model.migration.is_none());
     prop_assert!(query::migration(&*both.machine.state).unwrap().is_none());
-    let version = match ended {
-        Ended::Success => "2.0.0",
-        Ended::Failure | Ended::GivenUp => "1.0.0",
+    let serves = match ended {
+        Ended::Success => &way.to,
+        Ended::Failure | Ended::GivenUp => &way.from,
     };
-    prop_assert_eq!(in_force(&both.machine), version);
+    prop_assert_eq!(in_force(&both.machine), &*serves.manifest.version);
     both.apply(&plan.between[0])?;
     Ok((both.machine, ended))
 }
@@ -202,17 +208,21 @@ proptest! {
 
 /// A property over migrations that all end alike would hold of anything.
 #[test]
-fn random_migrations_end_in_each_way() {
+fn random_migrations_end_in_each_way_in_both_directions() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<_, u32>::new();
-    for _ in 0..60 {
+    for _ in 0..90 {
         let plan = any_plan().new_tree(&mut runner).unwrap().current();
-        *seen.entry(run(&plan).unwrap().1).or_default() += 1;
+        let ended = run(&plan).unwrap().1;
+        *seen.entry((plan.direction as u8, ended)).or_default() += 1;
     }
-    for end in [Ended::Success, Ended::Failure, Ended::GivenUp] {
-        assert!(seen.get(&end).is_some_and(|count| *count >= 5), "{seen:?}");
+    for direction in BOTH {
+        for end in [Ended::Success, Ended::Failure, Ended::GivenUp] {
+            let count = seen.get(&(direction as u8, end));
+            assert!(count.is_some_and(|count| *count >= 5), "{seen:?}");
+        }
     }
 }
