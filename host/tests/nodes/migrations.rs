@@ -6,7 +6,7 @@ use crate::memory;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memory::steps::{FIRST, Steps, module};
+use memory::steps::{FIRST, Steps, UP, module};
 use memory::{Cluster, Host, NODES, Peer, Prepared, limits, until};
 use quorate_core::entry::{CHUNK_BYTES_MAX, Entry, Operation};
 use quorate_core::library;
@@ -18,6 +18,8 @@ use quorate_host::genesis::Genesis;
 use quorate_host::modules::{Error, Mode, Outcome as ModuleOutcome, Quorum, Selection, Wish};
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::{ClientMessage, Consistency, Outcome, ServerMessage};
+
+mod down;
 
 const STEPS: u32 = 60;
 
@@ -117,12 +119,16 @@ fn activate(expected: &[u8], module: &[u8]) -> Operation {
     }
 }
 
-/// Begins the migration to `next`, and returns the leader.
+/// Begins the migration from [`first`] to `next`, and returns the leader.
 async fn begin(cluster: &Cluster, next: &[u8]) -> u64 {
+    begin_from(cluster, &first(), next).await
+}
+
+async fn begin_from(cluster: &Cluster, in_force: &[u8], next: &[u8]) -> u64 {
     let leader = cluster.leader().await;
     let host = &cluster.hosts[&leader];
     upload(host, next).await;
-    let began = propose(host, activate(&first(), next)).await;
+    let began = propose(host, activate(in_force, next)).await;
     assert_eq!(began, OperationResult::Stepped { next: Some(1) });
     leader
 }
@@ -172,11 +178,16 @@ fn value(host: &Host, key: u8) -> Option<Vec<u8>> {
 
 #[track_caller]
 fn assert_migrated(cluster: &Cluster) {
+    assert_all_steps(cluster, 2, UP);
+}
+
+#[track_caller]
+fn assert_all_steps(cluster: &Cluster, state_version: u32, [none, cursor]: [u8; 2]) {
     for host in cluster.hosts.values() {
-        assert_eq!(in_force(host), 2);
-        assert_eq!(value(host, FIRST).unwrap(), [0, b'-']);
+        assert_eq!(in_force(host), state_version);
+        assert_eq!(value(host, FIRST).unwrap(), [0, none]);
         for number in 1..STEPS as u8 {
-            assert_eq!(value(host, FIRST + number).unwrap(), [number, b'c']);
+            assert_eq!(value(host, FIRST + number).unwrap(), [number, cursor]);
         }
     }
 }
@@ -319,6 +330,12 @@ fn lose_power(disk: &MemoryDisk) {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_gets_a_snapshot_in_the_middle_of_a_migration_goes_on_alike() {
     let (mut cluster, _peer) = form(1).await;
+    migrate_with_a_snapshot_in_the_middle(&mut cluster, &first(), &second(None)).await;
+    assert_migrated(&cluster);
+}
+
+/// One node misses the beginning, gets a snapshot in the middle, and leads the rest of the way.
+async fn migrate_with_a_snapshot_in_the_middle(cluster: &mut Cluster, from: &[u8], to: &[u8]) {
     let leader = cluster.leader().await;
     let late = cluster.follower(leader);
     let disk = cluster.stop(late).await;
@@ -326,21 +343,21 @@ async fn a_node_that_gets_a_snapshot_in_the_middle_of_a_migration_goes_on_alike(
     for host in cluster.hosts.values() {
         host.driver.slow_apply(Duration::from_millis(400));
     }
-    begin(&cluster, &second(None)).await;
+    begin_from(cluster, from, to).await;
     let leading = &cluster.hosts[&leader];
     until("the log that it lacks is purged", || {
         leading.first_entry() + 20 > leading.last_entry() && next_step(leading) > Some(12)
     })
     .await;
-    start(&mut cluster, late, disk).await;
+    start(cluster, late, disk).await;
     let host = &cluster.hosts[&late];
     until("it is in the middle as well", || next_step(host).is_some()).await;
     assert!(next_step(host).is_some_and(|next| next < STEPS));
+    assert!(host.metrics.snapshot_bytes.get() > 0);
     // It leads the rest of the way.
     let time = Duration::from_secs(10);
     cluster.hosts[&leader].assembly.hand_over(time).await;
-    ended(&cluster).await;
-    assert_migrated(&cluster);
+    ended(cluster).await;
 }
 
 #[tokio::test(start_paused = true)]

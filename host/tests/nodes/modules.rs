@@ -19,6 +19,8 @@ use quorate_host::modules::{
 use quorate_host::store::memory_disk::MemoryDisk;
 use quorate_protocol::v2::Outcome;
 
+mod rollbacks;
+
 /// Far longer than anything waited for takes.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -588,47 +590,6 @@ async fn a_node_that_was_down_during_an_upgrade_runs_the_right_module_at_every_i
             .unwrap();
         cluster.equal().await;
     }
-}
-
-/// DESIGN 6, the way back.
-#[tokio::test(start_paused = true)]
-async fn a_rollback_takes_the_way_that_there_is() {
-    let cluster = form(1 << 30).await;
-    let mut session = Counting::begin(&cluster).await;
-    let library = at_leader(&cluster).await;
-    let one = Tally::new(1, 1);
-    session.count("a").await;
-    // Equal state versions: as it is.
-    deploy(&library, &Tally::new(6, 1)).await.unwrap();
-    assert_eq!(session.count("a").await, success(6, 2));
-    assert_eq!(previous(&cluster).await, Some(hash(&one)));
-    library.activate(&wish(hash(&one))).await.unwrap();
-    assert_eq!(session.count("a").await, success(1, 3));
-    // The module in force knows the way down.
-    deploy(&library, &Tally::second()).await.unwrap();
-    assert_eq!(session.count("a").await, success(2, 4));
-    library.activate(&wish(hash(&one))).await.unwrap();
-    assert_eq!(session.count("a").await, success(1, 5));
-    // Neither knows a way: refused before it is proposed.
-    let no_way_back = Tally {
-        version: 7,
-        migrates_down_to: Vec::new(),
-        ..Tally::second()
-    };
-    deploy(&library, &no_way_back).await.unwrap();
-    let before = leading(&cluster).await.last_entry();
-    let refused = library.activate(&wish(hash(&one))).await.unwrap_err();
-    assert_eq!(refused.code(), "module-state-version");
-    assert_eq!(leading(&cluster).await.last_entry(), before);
-    // The target itself knows how to read what is there.
-    let knows = Tally {
-        version: 8,
-        migrates_from: vec![2],
-        ..one
-    };
-    deploy(&library, &knows).await.unwrap();
-    assert_eq!(session.count("a").await, success(8, 6));
-    cluster.equal().await;
 }
 
 #[tokio::test(start_paused = true)]

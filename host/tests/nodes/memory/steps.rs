@@ -2,8 +2,9 @@
 //!
 //! A command `gK` answers the value of the one-byte key K, `pKvalue` sets it, `t` and a time sets a
 //! timer. A query names a key. An event other than a command is noted under its session's id: its tag.
-//! Step n of the migration sets the key of that number (from 0x80 on) to what it was called with:
-//! the number, and whether there was a cursor.
+//! Step n of the migration sets the key of that number (from 0x80 on) to what it was called with: the
+//! number, and the cursor, or a sign that there was none. The way down to the version before takes as
+//! many steps, which do the same with another cursor and sign.
 
 /// What to make of the text.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,10 @@ pub struct Steps {
 
 /// First key that a migration sets.
 pub const FIRST: u8 = 0x80;
+/// What the first step and the others note on the way up.
+pub const UP: [u8; 2] = *b"-c";
+/// And on the way down.
+pub const DOWN: [u8; 2] = *b"=d";
 
 /// The module's bytes.
 pub fn module(made: Steps) -> Vec<u8> {
@@ -25,13 +30,14 @@ pub fn module(made: Steps) -> Vec<u8> {
         steps,
         traps_at,
     } = made;
-    let migrates_from = match version {
+    let other = match version {
         1 => String::new(),
         _ => (version - 1).to_string(),
     };
     let manifest = format!(
         "{{\"name\":\"steps\",\"version\":\"{version}.0.{steps}\",\"abi\":1,\
-         \"state-version\":{version},\"migrates-from\":[{migrates_from}],\"codec\":\"raw\"}}"
+         \"state-version\":{version},\"migrates-from\":[{other}],\
+         \"migrates-down-to\":[{other}],\"codec\":\"raw\"}}"
     );
     let manifest = manifest.replace('"', "\\\"");
     let traps_at = traps_at.map_or(-1, |step| i64::from(step) as i32);
@@ -79,9 +85,9 @@ pub fn module(made: Steps) -> Vec<u8> {
     (call $done (i64.const 0)))
   (func (export "quorate_query") (param $input i32) (param $length i32) (result i64)
     (call $found (i32.add (local.get $input) (i32.const 62))))
-  (func (export "quorate_migrate") (param $input i32) (param $length i32) (result i64)
+  (func $step (param $input i32) (param $none i32) (param $cursor i32) (result i64)
     (local $number i32)
-    (i32.store8 (i32.const 1101) (i32.const 45))
+    (i32.store8 (i32.const 1101) (local.get $none))
     (if (i32.eq (i32.load8_u offset=53 (local.get $input)) (i32.const 9))
       (then
         (local.set $number (i32.load offset=70 (local.get $input)))
@@ -92,12 +98,20 @@ pub fn module(made: Steps) -> Vec<u8> {
     (call $put (i32.const 1099) (i32.const 1) (i32.const 1100) (i32.const 2))
     (if (i32.eq (local.get $number) (i32.const {last}))
       (then (return (call $done (i64.const 0)))))
-    ;; More, with the cursor `c`.
+    ;; More, with the cursor.
     (i32.store8 (i32.const 1024) (i32.const 2))
-    (i32.store8 (i32.const 1025) (i32.const 99))
+    (i32.store8 (i32.const 1025) (local.get $cursor))
     (i64.const 0x40000000002))
+  (func (export "quorate_migrate") (param $input i32) (param $length i32) (result i64)
+    (call $step (local.get $input) (i32.const {up_none}) (i32.const {up_cursor})))
+  (func (export "quorate_migrate_down") (param $input i32) (param $length i32) (result i64)
+    (call $step (local.get $input) (i32.const {down_none}) (i32.const {down_cursor})))
   (@custom "quorate_manifest" "{manifest}"))"#,
         last = steps.saturating_sub(1),
+        up_none = UP[0],
+        up_cursor = UP[1],
+        down_none = DOWN[0],
+        down_cursor = DOWN[1],
     );
     wat::parse_str(text).unwrap()
 }

@@ -13,6 +13,8 @@ pub struct Tally {
     pub migrates_down_to: Vec<u32>,
     /// What its migration does after it has moved every count.
     pub migrate: &'static str,
+    /// What its way down does after it has moved every count.
+    pub migrate_down: &'static str,
     /// Makes it longer.
     pub padding: usize,
 }
@@ -26,6 +28,7 @@ impl Tally {
             migrates_from: Vec::new(),
             migrates_down_to: Vec::new(),
             migrate: "",
+            migrate_down: "",
             padding: 0,
         }
     }
@@ -49,7 +52,8 @@ impl Tally {
             .replace("{PADDING}", &padding)
             .replace("{VERSION}", &self.version.to_string())
             .replace("{LETTER}", &(96 + self.state_version).to_string())
-            .replace("{MIGRATE}", self.migrate);
+            .replace("{MIGRATE}", self.migrate)
+            .replace("{DOWN}", self.migrate_down);
         let mut wasm = wat::parse_str(source).expect("the module is well-formed");
         let manifest = format!(
             r#"{{"name":"{}","version":"{}.0.0","abi":1,"state-version":{},"migrates-from":{:?},
