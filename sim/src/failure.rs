@@ -141,7 +141,7 @@ pub enum Problem {
     Divergence(Box<Divergence>),
     /// A payload is another one after it was decoded and encoded again.
     #[error(
-        "the codec does not keep a {kind}: {bytes} becomes {again}\n  hint: equal values must have equal bytes"
+        "the codec does not keep the {kind} {bytes}: it becomes {again}\n  hint: equal values must have equal bytes"
     )]
     Codec {
         /// What it is.

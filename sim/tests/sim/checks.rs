@@ -110,7 +110,7 @@ fn an_effect_that_depends_on_a_static() {
 }
 
 #[test]
-#[should_panic(expected = "the codec does not keep a command")]
+#[should_panic(expected = "the codec does not keep the command \"2\": it becomes \"6\"")]
 fn a_codec_that_loses_something() {
     call::<HasAnotherCodec>(3);
 }
