@@ -75,15 +75,74 @@ impl Machine {
     }
 
     fn snapshot_and_state(&self) -> Result<(Vec<u8>, Memory), Problem> {
-        let wrong = |what: String| Problem::Inconsistent(format!("a snapshot {what}"));
-        let failed = |error: std::io::Error| wrong(format!("cannot be written: {error}"));
-        let bytes = encode(&self.state, self.index).map_err(failed)?;
-        let restored =
-            restore(bytes.as_slice()).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let again = encode(&restored.state, restored.index).map_err(failed)?;
-        if again != bytes || restored.state != *self.state {
-            return Err(wrong("is not the state that it was made of".to_owned()));
+        let bytes = encode(&self.state, self.index).map_err(unwritable)?;
+        let state = read_back(&bytes, &self.state)?;
+        Ok((bytes, state))
+    }
+}
+
+/// What a snapshot of `state` holds.
+fn read_back(bytes: &[u8], state: &Memory) -> Result<Memory, Problem> {
+    let restored = restore(bytes).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let again = encode(&restored.state, restored.index).map_err(unwritable)?;
+    if again != bytes || restored.state != *state {
+        return Err(wrong("is not the state that it was made of".to_owned()));
+    }
+    Ok(restored.state)
+}
+
+fn wrong(what: String) -> Problem {
+    Problem::Inconsistent(format!("a snapshot {what}"))
+}
+
+fn unwritable(error: std::io::Error) -> Problem {
+    wrong(format!("cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn state(values: &[(&str, &str)]) -> Memory {
+        let pair = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().into());
+        Memory(values.iter().map(pair).collect())
+    }
+
+    /// As another writer might: with a term of its own.
+    fn encode_of_term_2(state: &Memory) -> Vec<u8> {
+        let header = Header {
+            cluster: [0; 16],
+            term: 2,
+            index: 7,
+            membership: Vec::new(),
+            keys: state.0.len() as u64,
+        };
+        let mut writer = Writer::new(Vec::new(), &header, CHUNK_BYTES_MAX).unwrap();
+        for (key, value) in &state.0 {
+            writer.record(key, value).unwrap();
         }
-        Ok((bytes, restored.state))
+        writer.finish().unwrap().0
+    }
+
+    #[test]
+    fn snapshot_that_is_not_the_state_or_not_its_bytes_is_found() {
+        let held = state(&[("a", "1"), ("b", "2")]);
+        let read = read_back(&encode(&held, 7).unwrap(), &held);
+        assert_eq!(read, Ok(held.clone()));
+        let not_the_state = Err(wrong("is not the state that it was made of".to_owned()));
+        for other in [
+            state(&[("a", "1")]),
+            state(&[("a", "1"), ("b", "2"), ("c", "")]),
+            state(&[("a", "1"), ("b", "3")]),
+            state(&[("a", "1"), ("bb", "2")]),
+        ] {
+            let read = read_back(&encode(&other, 7).unwrap(), &held);
+            assert_eq!(read, not_the_state);
+        }
+        // The same keys and values, in bytes that are not those of one more snapshot.
+        let read = read_back(&encode_of_term_2(&held), &held);
+        assert_eq!(read, not_the_state);
     }
 }
