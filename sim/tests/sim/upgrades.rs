@@ -33,9 +33,15 @@ macro_rules! version {
                 $migrate
             }
 
-            fn migrate_down(cx: &mut Context<Self>, to: u32, _: &[u8]) -> Result<()> {
+            /// The argument says how it ends.
+            fn migrate_down(cx: &mut Context<Self>, to: u32, argument: &[u8]) -> Result<()> {
                 let note = NOTE.get(cx)?.unwrap_or_default();
-                NOTE.set(cx, &format!("{note}, back to {to}"))
+                NOTE.set(cx, &format!("{note}, back to {to}"))?;
+                match argument {
+                    b"refuse" => Err(Error::new(REFUSED, "no way back")),
+                    b"panic" => panic!("out of bread"),
+                    _ => Ok(()),
+                }
             }
         }
 
@@ -114,6 +120,34 @@ fn a_migration_that_fails_says_why_and_leaves_everything_as_it_was() {
     let session = sim.sessions()[0];
     sim.call(session, Command::Note("on we go".into())).unwrap();
     assert_eq!(sim.query(()).unwrap(), "on we go");
+}
+
+#[test]
+fn a_way_down_that_fails_says_why_and_leaves_everything_as_it_was() {
+    let sim = noted();
+    let session = sim.sessions()[0];
+    let sim = sim.upgrade_to::<Two>(b"hand").unwrap();
+    let state = sim.state();
+    let failed = sim.upgrade_to::<Probe>(b"refuse").unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        "the upgrade fails: the migration answered error 7: no way back"
+    );
+    let failed = failed.sim.upgrade_to::<Probe>(b"panic").unwrap_err();
+    let text = failed.to_string();
+    assert!(
+        text.starts_with("the upgrade fails: the migration trapped: panicked (panicked at ")
+            && text.ends_with(": out of bread)"),
+        "{text}"
+    );
+    let mut sim = failed.sim;
+    assert_eq!(sim.state(), state);
+    // The module that it would have led away from serves on.
+    sim.call(session, ()).unwrap();
+    assert_eq!(sim.query(()).unwrap(), "first, migrated by hand");
+    let mut sim = sim.upgrade_to::<Probe>(b"").unwrap();
+    let answer = sim.query(()).unwrap();
+    assert_eq!(answer, "first, migrated by hand, back to 1");
 }
 
 #[test]
