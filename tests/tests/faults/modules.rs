@@ -6,6 +6,7 @@ mod code_cache;
 mod commands;
 mod deploy;
 mod floods;
+mod hooks;
 mod init;
 
 use std::path::PathBuf;

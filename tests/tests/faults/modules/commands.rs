@@ -7,9 +7,9 @@ use quorate_tests::Cluster;
 use super::{ModuleFile, call, client, cluster, command, count_up, terms};
 
 /// A loop of so much fuel takes a tenth of a second or so.
-const FUEL: u64 = 100_000_000;
+pub(super) const FUEL: u64 = 100_000_000;
 
-fn number(bytes: &[u8]) -> u64 {
+pub(super) fn number(bytes: &[u8]) -> u64 {
     let mut whole = [0; 8];
     whole[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(whole)
@@ -21,8 +21,11 @@ fn pair(pointer: u32, length: u32) -> Vec<u8> {
         .to_vec()
 }
 
-/// Commands that trap, and how. Each has written before it does.
-fn traps() -> Vec<(Vec<u8>, Trap)> {
+/// What a host call may be handed, of which `hostile.wat` has so many.
+const STRAYS: u8 = 14;
+
+/// Commands that trap, and how. Those with a key have written before they do.
+pub(super) fn traps() -> Vec<(Vec<u8>, Trap)> {
     let mut traps = vec![
         (command(b't', b"gone"), Trap::Wasm),
         (command(b'b', b"gone"), Trap::Panicked),
@@ -49,16 +52,26 @@ fn traps() -> Vec<(Vec<u8>, Trap)> {
     ] {
         traps.push((command(b'p', &pair(pointer, length)), Trap::BadOutcome));
     }
+    for what in 0..STRAYS {
+        for (pointer, length) in [(memory_bytes - 1, 2), (0, u32::MAX), (u32::MAX, 1)] {
+            let stray = [
+                &[what][..],
+                &u32::to_le_bytes(pointer),
+                &u32::to_le_bytes(length),
+            ];
+            traps.push((command(b's', &stray.concat()), Trap::BadPointer));
+        }
+    }
     traps
 }
 
 /// Whether a key is in the store.
-async fn has(client: &Client, key: &[u8]) -> bool {
+pub(super) async fn has(client: &Client, key: &[u8]) -> bool {
     let answer = client.query_bytes(command(b'a', key)).await.unwrap();
     number(&answer.answer) != u64::MAX
 }
 
-async fn trap_of_query(client: &Client, payload: Vec<u8>) -> Trap {
+pub(super) async fn trap_of_query(client: &Client, payload: Vec<u8>) -> Trap {
     match client.query_bytes(payload).await {
         Err(CallError::Rejected {
             rejection: Rejection::Trapped { code },
@@ -101,7 +114,7 @@ async fn as_queries(client: &Client) {
 
 /// FAULTS 61: many commands share an entry and its instance, and see how many there were before. Equal
 /// hashes say that every node saw the same.
-async fn all_at_once(clients: &[Client]) {
+pub(super) async fn all_at_once(clients: &[Client]) {
     let mut sent = Vec::new();
     for client in clients {
         let mut commands: Vec<_> = (0..30).map(|_| (command(b'h', b""), None)).collect();
@@ -121,12 +134,17 @@ async fn all_at_once(clients: &[Client]) {
     assert!(served.max() > Some(1), "no instance served two commands");
 }
 
-/// FAULTS 66. What is logged is cut, escaped and limited, on every node.
+/// FAULTS 66.
 async fn chatter(cluster: &Cluster, client: &Client) {
     for _ in 0..60 {
         let lines = 20u32.to_le_bytes();
         assert_eq!(call(client, command(b'g', &lines)).await, Ok(Vec::new()));
     }
+    logs_are_bounded(cluster);
+}
+
+/// What was logged is cut, escaped and limited, on every node.
+pub(super) fn logs_are_bounded(cluster: &Cluster) {
     for id in cluster.ids() {
         let log = std::fs::read(cluster.folder().join(format!("node-{id}.log"))).unwrap();
         // 4 KiB of escape characters, written out, are 24 KiB, and 640 KiB may come in a burst; 1200

@@ -1,15 +1,18 @@
 //! Hostile modules that come while the cluster serves: what is refused is not proposed, and what takes long
 //! disturbs nobody.
 
+use std::process::Output;
 use std::time::Instant;
 
 use quorate_protocol::NodeId;
 use quorate_tests::Cluster;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::admission::{bomb, refused, wrong_exports};
-use super::{ModuleFile, client, cluster, count_up, terms};
+use super::commands::{FUEL, all_at_once, has, number};
+use super::{ModuleFile, call, client, cluster, command, count_up, terms};
 
 /// What is kept, and what was put in force or refused.
 async fn modules(cluster: &Cluster, id: NodeId) -> Value {
@@ -93,15 +96,8 @@ async fn what_asks_for_nothing_that_there_is_says_so() {
     assert_eq!(modules(&cluster, leader).await, before);
 }
 
-/// FAULTS 55 while the cluster serves: compiling is beside applying, on every node.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_takes_long_to_compile_is_deployed_while_commands_go_on() {
-    let cluster = cluster(&ModuleFile::hostile(), 1_000_000).await;
-    let before = terms(&cluster).await;
-    let connected = client(&cluster).connect().await.unwrap();
-    let (stop, stopped) = oneshot::channel();
-    let counting = tokio::spawn(count_up(connected, b"key", stopped));
-    let module = ModuleFile::of(&bomb());
+/// `quorate module deploy` of what takes long to compile. Awaited: what came of it.
+fn deploy(cluster: &Cluster, module: &ModuleFile) -> JoinHandle<Output> {
     let path = module.path.display().to_string();
     let arguments = [
         "module",
@@ -115,14 +111,29 @@ async fn a_module_that_takes_long_to_compile_is_deployed_while_commands_go_on() 
         "json",
     ];
     let mut deploy = cluster.quorate_command(&arguments);
-    let began = Instant::now();
-    let deploy = tokio::task::spawn_blocking(move || deploy.output());
-    let output = deploy.await.unwrap().unwrap();
-    let took = began.elapsed();
+    tokio::task::spawn_blocking(move || deploy.output().unwrap())
+}
+
+fn is_activated(output: &Output) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let deployed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(deployed["outcome"], json!("activated"));
+}
+
+/// FAULTS 55 while the cluster serves: compiling is beside applying, on every node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_takes_long_to_compile_is_deployed_while_commands_go_on() {
+    let cluster = cluster(&ModuleFile::hostile(), 1_000_000).await;
+    let before = terms(&cluster).await;
+    let connected = client(&cluster).connect().await.unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let counting = tokio::spawn(count_up(connected, b"key", stopped));
+    let module = ModuleFile::of(&bomb());
+    let began = Instant::now();
+    let output = deploy(&cluster, &module).await.unwrap();
+    let took = began.elapsed();
+    is_activated(&output);
     stop.send(()).unwrap();
     let counted = counting.await.unwrap();
     assert!(
@@ -131,5 +142,35 @@ async fn a_module_that_takes_long_to_compile_is_deployed_while_commands_go_on() 
         counted.longest
     );
     assert_eq!(terms(&cluster).await, before, "nobody was elected");
+    cluster.equal_hash().await.unwrap();
+}
+
+/// FAULTS 47, 51, 53, 56, 58, 61, 67 while the module that does it all is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_commands_fail_alone_before_during_and_after_a_deploy() {
+    let mut cluster = cluster(&ModuleFile::hostile(), FUEL).await;
+    let leader = cluster.wait_for_leader().await.unwrap();
+    let before = terms(&cluster).await;
+    let good = client(&cluster).connect().await.unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let counting = tokio::spawn(count_up(good.clone(), b"good", stopped));
+    let mut hostile = Vec::new();
+    for _ in 0..3 {
+        hostile.push(client(&cluster).connect().await.unwrap());
+    }
+    let module = ModuleFile::of(&bomb());
+    let deploying = deploy(&cluster, &module);
+    while !deploying.is_finished() {
+        all_at_once(&hostile).await;
+    }
+    is_activated(&deploying.await.unwrap());
+    all_at_once(&hostile).await;
+    stop.send(()).unwrap();
+    let count = counting.await.unwrap().commands;
+    assert!(!has(&good, b"gone").await, "what a trap wrote is gone");
+    assert_eq!(terms(&cluster).await, before, "no election");
+    assert_eq!(cluster.wait_for_leader().await.unwrap(), leader);
+    let next = call(&good, command(b'a', b"good")).await.unwrap();
+    assert_eq!(number(&next), count + 1);
     cluster.equal_hash().await.unwrap();
 }

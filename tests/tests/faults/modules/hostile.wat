@@ -5,6 +5,11 @@
 (module
   (import "quorate" "store_get" (func $get (param i32 i32 i32 i32) (result i64)))
   (import "quorate" "store_put" (func $put (param i32 i32 i32 i32)))
+  (import "quorate" "store_delete" (func $delete (param i32 i32)))
+  (import "quorate" "store_delete_range"
+    (func $delete_range (param i32 i32 i32 i32 i32) (result i32)))
+  (import "quorate" "store_scan"
+    (func $scan (param i32 i32 i32 i32 i32 i32 i32 i32) (result i64)))
   (import "quorate" "emit" (func $emit (param i32 i32)))
   (import "quorate" "log" (func $log (param i32 i32 i32)))
   (import "quorate" "abort" (func $abort (param i32 i32 i32 i32 i32)))
@@ -112,6 +117,57 @@
           (br $again))))
     (call $number (i64.const 0) (i32.const 0)))
 
+  ;; s: hands the host what is not in memory. The argument is a number that says to which function and
+  ;; for what, then the pointer, then the length.
+  (func $stray (result i64)
+    (local $what i32) (local $pointer i32) (local $length i32)
+    (local.set $what (i32.load8_u (i32.const 65599)))
+    (local.set $pointer (i32.load (i32.const 65600)))
+    (local.set $length (i32.load (i32.const 65604)))
+    (if (i32.eq (local.get $what) (i32.const 0))
+      (then (drop (call $get
+        (local.get $pointer) (local.get $length) (i32.const 2048) (i32.const 8)))))
+    (if (i32.eq (local.get $what) (i32.const 1))
+      (then (drop (call $get
+        (i32.const 512) (i32.const 4) (local.get $pointer) (local.get $length)))))
+    (if (i32.eq (local.get $what) (i32.const 2))
+      (then (call $put
+        (local.get $pointer) (local.get $length) (i32.const 2048) (i32.const 8))))
+    (if (i32.eq (local.get $what) (i32.const 3))
+      (then (call $put
+        (i32.const 512) (i32.const 4) (local.get $pointer) (local.get $length))))
+    (if (i32.eq (local.get $what) (i32.const 4))
+      (then (call $delete (local.get $pointer) (local.get $length))))
+    (if (i32.eq (local.get $what) (i32.const 5))
+      (then (drop (call $delete_range
+        (local.get $pointer) (local.get $length) (i32.const 0) (i32.const 0) (i32.const 9)))))
+    (if (i32.eq (local.get $what) (i32.const 6))
+      (then (drop (call $delete_range
+        (i32.const 512) (i32.const 4) (local.get $pointer) (local.get $length) (i32.const 9)))))
+    (if (i32.eq (local.get $what) (i32.const 7))
+      (then (drop (call $scan
+        (local.get $pointer) (local.get $length) (i32.const 0) (i32.const 0)
+        (i32.const 0) (i32.const 9) (i32.const 4096) (i32.const 4096)))))
+    (if (i32.eq (local.get $what) (i32.const 8))
+      (then (drop (call $scan
+        (i32.const 512) (i32.const 4) (local.get $pointer) (local.get $length)
+        (i32.const 0) (i32.const 9) (i32.const 4096) (i32.const 4096)))))
+    (if (i32.eq (local.get $what) (i32.const 9))
+      (then (drop (call $scan
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+        (i32.const 0) (i32.const 9) (local.get $pointer) (local.get $length)))))
+    (if (i32.eq (local.get $what) (i32.const 10))
+      (then (call $emit (local.get $pointer) (local.get $length))))
+    (if (i32.eq (local.get $what) (i32.const 11))
+      (then (call $log (i32.const 1) (local.get $pointer) (local.get $length))))
+    (if (i32.eq (local.get $what) (i32.const 12))
+      (then (call $abort
+        (local.get $pointer) (local.get $length) (i32.const 512) (i32.const 4) (i32.const 7))))
+    (if (i32.eq (local.get $what) (i32.const 13))
+      (then (call $abort
+        (i32.const 512) (i32.const 4) (local.get $pointer) (local.get $length) (i32.const 7))))
+    (call $number (i64.const 0) (i32.const 0)))
+
   (func $is (param $letter i32) (result i32)
     (i32.eq (i32.load8_u (i32.const 65598)) (local.get $letter)))
 
@@ -124,6 +180,7 @@
     (if (call $is (i32.const 0x45)) (then (return (call $crowd))))
     (if (call $is (i32.const 0x67)) (then (return (call $chatter))))
     (if (call $is (i32.const 0x77)) (then (return (call $write))))
+    (if (call $is (i32.const 0x73)) (then (return (call $stray))))
     ;; p: the pair that the argument is.
     (if (call $is (i32.const 0x70)) (then (return (i64.load (i32.const 65599)))))
     ;; o: a response of 1 MiB and 1 byte.
@@ -150,6 +207,32 @@
     (if (i32.ne (i32.load8_u (i32.const 65589)) (i32.const 1))
       (then (return (call $number (i64.const 0) (i32.const 0)))))
     (call $command (i32.sub (local.get $length) (i32.const 63))))
+
+  ;; The letter of a hook without an argument; 0: it succeeds.
+  (global $unasked i32 (i32.const 0))
+
+  ;; A hook does what the command does that its argument is, which begins and ends there. What succeeds
+  ;; as a command is an error of the hook, with the answer's number as its code: nothing comes of it.
+  (func $hook (param $begin i32) (param $end i32) (result i64)
+    (local $length i32) (local $outcome i64)
+    (local.set $length (i32.sub (local.get $end) (local.get $begin)))
+    (if (i32.eqz (local.get $length))
+      (then
+        (if (i32.eqz (global.get $unasked))
+          (then (return (call $number (i64.const 0) (i32.const 0)))))
+        (i32.store8 (local.get $begin) (global.get $unasked))
+        (local.set $length (i32.const 5))))
+    (memory.copy (i32.const 65598) (local.get $begin) (local.get $length))
+    (local.set $outcome (call $command (i32.sub (local.get $length) (i32.const 1))))
+    ;; An outcome that is none, or is too long, stays what it is.
+    (if (i32.or (call $is (i32.const 0x70)) (call $is (i32.const 0x6f)))
+      (then (return (local.get $outcome))))
+    (i32.store8 (i32.const 1024) (i32.const 1))
+    (i64.const 0x0000040000000005))
+
+  ;; Only a later version's manifest says that there is something to migrate.
+  (func (export "quorate_migrate") (param $pointer i32) (param $length i32) (result i64)
+    (call $hook (i32.const 65606) (i32.add (i32.const 65536) (local.get $length))))
 
   (func (export "quorate_query") (param $pointer i32) (param $length i32) (result i64)
     (local $found i64)
