@@ -7,6 +7,7 @@ mod memory;
 mod checkpoints;
 mod clusters;
 mod crowds;
+mod deploys;
 mod genesis;
 mod keeper;
 mod limits;

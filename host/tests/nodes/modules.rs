@@ -24,7 +24,7 @@ mod rollbacks;
 /// Far longer than anything waited for takes.
 const WAIT: Duration = Duration::from_secs(60);
 
-async fn form(log_keep_bytes: u64) -> Cluster {
+pub(crate) async fn form(log_keep_bytes: u64) -> Cluster {
     let mut cluster = Cluster::new(log_keep_bytes);
     for node in 1..=NODES {
         cluster.start_with(node, MemoryDisk::new(), first).await;
@@ -39,7 +39,7 @@ async fn leading(cluster: &Cluster) -> &Host {
     &cluster.hosts[&cluster.leader().await]
 }
 
-async fn at_leader(cluster: &Cluster) -> Library {
+pub(crate) async fn at_leader(cluster: &Cluster) -> Library {
     leading(cluster).await.assembly.library().clone()
 }
 
@@ -49,7 +49,7 @@ async fn previous(cluster: &Cluster) -> Option<ModuleHash> {
     library::previous(&library::activations(&*view).unwrap())
 }
 
-fn wish(hash: ModuleHash) -> Wish {
+pub(crate) fn wish(hash: ModuleHash) -> Wish {
     Wish {
         hash,
         mode: Mode::Auto,
@@ -66,12 +66,12 @@ async fn deploy(library: &Library, module: &Tally) -> Result<InForce, Error> {
     library.activate(&wish(uploaded.hash)).await
 }
 
-fn hash(module: &Tally) -> ModuleHash {
+pub(crate) fn hash(module: &Tally) -> ModuleHash {
     library::hash_of(&module.wasm())
 }
 
 /// What is in force on a node.
-fn in_force(host: &Host) -> ModuleHash {
+pub(crate) fn in_force(host: &Host) -> ModuleHash {
     let view = host.assembly.state().view();
     query::active_module(&*view).unwrap().unwrap().hash
 }
@@ -90,7 +90,7 @@ fn data(host: &Host) -> Vec<(Vec<u8>, Vec<u8>)> {
     found
 }
 
-fn success(version: u8, count: u64) -> Outcome {
+pub(crate) fn success(version: u8, count: u64) -> Outcome {
     let payload = counted(version, count);
     Outcome::Success { payload }
 }
