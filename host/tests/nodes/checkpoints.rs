@@ -3,137 +3,48 @@
 
 use crate::memory;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use memory::{Kept, Opened, Peer, Trouble, Wires, done, found, get, prepare, set, until};
+use memory::{Keepers, Kept, NODES, done, found, get, set, until};
 use quorate_core::query;
 use quorate_host::consensus::machine::checkpoints::Outcome as Compared;
-use quorate_host::node::assembly::Error;
+use quorate_host::node::assembly::{Error, Tuning};
 use quorate_host::node::keeper::{Keeper, Phase};
 use quorate_host::store::disk::Disk;
-use quorate_host::store::memory_disk::MemoryDisk;
-use quorate_protocol::v2::{Outcome, ServerMessage};
+use quorate_protocol::v2::Outcome;
 
-const NODES: u64 = 3;
 /// What a node with the failpoint stores wrong.
 const TEXT: &str = "poisoned";
 
-struct Cluster {
-    nodes: BTreeMap<u64, Kept>,
-    wires: Wires,
-    checkpoint_bytes: usize,
+/// Nodes that compare so much at a time.
+async fn comparing(checkpoint_bytes: usize) -> Keepers {
+    let tuning = Tuning {
+        checkpoint_interval: Duration::from_secs(10),
+        checkpoint_bytes,
+        ..Tuning::default()
+    };
+    Keepers::form(tuning).await
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writes {
-    Right,
-    Wrong,
+/// From now on a node stores wrong what has the text in it.
+async fn break_disk(cluster: &mut Keepers, node: u64) {
+    let disk = cluster.stop(node).await;
+    let mut prepared = cluster.prepared(node, &disk);
+    prepared.settings.tuning.state.wrong_value_at = Some(TEXT.as_bytes().to_vec());
+    cluster.run(node, disk, prepared).await;
 }
 
-impl Cluster {
-    async fn form(checkpoint_bytes: usize) -> Self {
-        let mut cluster = Self {
-            nodes: BTreeMap::new(),
-            wires: Wires::default(),
-            checkpoint_bytes,
-        };
-        for node in 1..=NODES {
-            cluster.start(node, MemoryDisk::new(), Writes::Right).await;
-        }
-        cluster.leader().await;
-        cluster
-    }
-
-    fn prepared(&self, node: u64, disk: &MemoryDisk, writes: Writes) -> memory::Prepared {
-        let mut prepared = prepare(disk, node, NODES, &self.wires, 1 << 30);
-        let tuning = &mut prepared.settings.tuning;
-        tuning.checkpoint_interval = Duration::from_secs(10);
-        tuning.checkpoint_bytes = self.checkpoint_bytes;
-        if writes == Writes::Wrong {
-            tuning.state.wrong_value_at = Some(TEXT.as_bytes().to_vec());
-        }
-        prepared
-    }
-
-    async fn start(&mut self, node: u64, disk: MemoryDisk, writes: Writes) {
-        let prepared = self.prepared(node, &disk, writes);
-        let trouble = Arc::new(Trouble::default());
-        let kept = Kept::run(disk, node, &self.wires, &trouble, prepared).await;
-        self.nodes.insert(node, kept);
-    }
-
-    async fn stop(&mut self, node: u64) -> MemoryDisk {
-        self.wires.cut(node);
-        let kept = self.nodes.remove(&node).unwrap();
-        let could_go_on = kept.is_running();
-        assert_eq!(kept.keeper.stop().await.is_ok(), could_go_on);
-        kept.disk
-    }
-
-    /// From now on a node stores wrong what has the text in it.
-    async fn break_disk(&mut self, node: u64) {
-        let disk = self.stop(node).await;
-        self.start(node, disk, Writes::Wrong).await;
-    }
-
-    fn serving(&self) -> Option<u64> {
-        let mut nodes = self.nodes.iter();
-        nodes.find(|(_, node)| node.is_serving()).map(|(id, _)| *id)
-    }
-
-    async fn leader(&self) -> u64 {
-        until("a leader serves", || self.serving().is_some()).await;
-        self.serving().unwrap()
-    }
-
-    /// Hands leadership on until this node has it.
-    async fn make_leader(&self, node: u64) {
-        for _ in 0..50 {
-            let leader = self.leader().await;
-            if leader == node {
-                return;
-            }
-            let assembly = self.nodes[&leader].keeper.assembly().unwrap();
-            assembly.hand_over(Duration::from_secs(10)).await;
-        }
-        panic!("node {node} never leads");
-    }
-
-    async fn connect(&self) -> Peer {
-        let leader = self.leader().await;
-        self.nodes[&leader].connect().await
-    }
-
-    async fn create(&self) -> (Peer, Opened) {
-        let mut peer = self.connect().await;
-        let opened = peer.create_with([1; 16], 3_600_000).await;
-        (peer, opened)
-    }
-
-    async fn resume(&self, opened: &Opened) -> Peer {
-        for _ in 0..100 {
-            let mut peer = self.connect().await;
-            if let ServerMessage::SessionContinued { .. } = peer.resume(opened).await {
-                return peer;
-            }
-        }
-        panic!("the session is not continued");
-    }
-
-    fn compared(&self, node: u64) -> Compared {
-        let assembly = self.nodes[&node].keeper.assembly();
-        *assembly.unwrap().recent().checkpoints().outcome().borrow()
-    }
+fn compared(cluster: &Keepers, node: u64) -> Compared {
+    let assembly = cluster.nodes[&node].keeper.assembly();
+    *assembly.unwrap().recent().checkpoints().outcome().borrow()
 }
 
 /// The file says wrong what it was told right.
 async fn a_node_that_stores_wrong_stops(leads: bool) {
-    let mut cluster = Cluster::form(64 << 20).await;
+    let mut cluster = comparing(64 << 20).await;
     let leader = cluster.leader().await;
     let broken = 1 + leader % NODES;
-    cluster.break_disk(broken).await;
+    break_disk(&mut cluster, broken).await;
     if leads {
         cluster.make_leader(broken).await;
     }
@@ -153,14 +64,14 @@ async fn a_node_that_stores_wrong_stops(leads: bool) {
         let mismatches = node.metrics.state_hash_mismatch.get();
         assert_eq!(mismatches, u64::from(*id == broken));
         if *id != broken {
-            assert!(matches!(cluster.compared(*id), Compared::Agrees { .. }));
+            assert!(matches!(compared(&cluster, *id), Compared::Agrees { .. }));
         }
     }
     assert_eq!(peer.call(3, set("other", "value")).await, done());
 
     // Nor as a new process, though its disk may be sound now.
     let disk = cluster.stop(broken).await;
-    let prepared = cluster.prepared(broken, &disk, Writes::Right);
+    let prepared = cluster.prepared(broken, &disk);
     let started = Keeper::start(prepared.settings, prepared.environment).await;
     assert!(matches!(started, Err(Error::Differs(_))));
     assert!(disk.exists("state.differs").unwrap());
@@ -178,10 +89,10 @@ async fn a_leader_that_stores_a_wrong_value_is_found_and_steps_down() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_serves_while_nodes_differ_and_the_missing_one_decides() {
-    let mut cluster = Cluster::form(64 << 20).await;
+    let mut cluster = comparing(64 << 20).await;
     let leader = cluster.leader().await;
     let (broken, missing) = (1 + leader % NODES, 1 + (leader + 1) % NODES);
-    cluster.break_disk(broken).await;
+    break_disk(&mut cluster, broken).await;
     let (mut peer, opened) = cluster.create().await;
     assert_eq!(peer.call(1, set("sound", "value")).await, done());
     let disk = cluster.stop(missing).await;
@@ -190,7 +101,7 @@ async fn nobody_serves_while_nodes_differ_and_the_missing_one_decides() {
     until("both know that they differ", || {
         [leader, broken]
             .iter()
-            .all(|node| matches!(cluster.compared(*node), Compared::Undecided { .. }))
+            .all(|node| matches!(compared(&cluster, *node), Compared::Undecided { .. }))
     })
     .await;
     until("nobody serves", || cluster.serving().is_none()).await;
@@ -199,7 +110,7 @@ async fn nobody_serves_while_nodes_differ_and_the_missing_one_decides() {
     assert_eq!(cluster.serving(), None);
     assert!(cluster.nodes.values().all(Kept::is_running));
 
-    cluster.start(missing, disk, Writes::Right).await;
+    cluster.start(missing, disk).await;
     cluster.nodes[&broken].until_running(false).await;
     let mut peer = cluster.resume(&opened).await;
     let payload = found("value");
@@ -208,7 +119,7 @@ async fn nobody_serves_while_nodes_differ_and_the_missing_one_decides() {
 
 #[tokio::test(start_paused = true)]
 async fn checkpoints_go_through_all_keys_again_and_again_whoever_leads() {
-    let cluster = Cluster::form(2000).await;
+    let cluster = comparing(2000).await;
     let (mut peer, opened) = cluster.create().await;
     for key in 0..40 {
         let set = set(&format!("key-{key:02}"), &"v".repeat(100));
@@ -239,7 +150,7 @@ async fn checkpoints_go_through_all_keys_again_and_again_whoever_leads() {
         assert!(lap.is_sorted(), "{lap:02x?}");
     }
     for node in cluster.nodes.keys() {
-        assert!(matches!(cluster.compared(*node), Compared::Agrees { .. }));
+        assert!(matches!(compared(&cluster, *node), Compared::Agrees { .. }));
     }
     let mut peer = cluster.resume(&opened).await;
     assert_eq!(peer.call(41, set("a", "b")).await, done());

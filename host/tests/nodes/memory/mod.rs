@@ -11,6 +11,7 @@
 
 mod cluster;
 mod engines;
+mod keepers;
 mod kept;
 pub mod steps;
 pub mod tally;
@@ -45,6 +46,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use cluster::{Cluster, NODES};
 pub use engines::first_tally;
+pub use keepers::Keepers;
 pub use kept::{Kept, Trouble, Troubled};
 pub use wires::Wires;
 use wires::raft_address;
