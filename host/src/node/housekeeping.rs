@@ -65,7 +65,7 @@ pub(super) async fn keep(house: House) {
 const SCRUB_PAUSE: Duration = Duration::from_secs(600);
 
 /// Reads the state's file again and again, at its bounded rate: damage is found while other nodes
-/// still have what was lost.
+/// still have what was lost. It ends the node for good.
 pub(super) async fn scrub(driver: Driver, state: StateStore, failure: Arc<Failure>) {
     loop {
         driver.sleep(SCRUB_PAUSE).await;

@@ -20,6 +20,7 @@ mod relay_crowds;
 mod relays;
 mod requests;
 mod restored;
+mod scrubs;
 mod session_admin;
 mod sessions;
 mod simulator;

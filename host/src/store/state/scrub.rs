@@ -49,7 +49,8 @@ impl StateStore {
     /// once more as a reader would. A later call, or an install, ends an earlier one. Cancel-safe.
     ///
     /// # Errors
-    /// A fault that names what is damaged. The store does not fail by itself.
+    /// A fault that names what is damaged. The store has failed then: what is damaged stays so, whoever
+    /// tries again.
     pub async fn scrub(&self) -> Result<(), Fault> {
         let pass = u64::from_be_bytes(self.shared.driver.random());
         *lock(&self.shared.scrubbed) = Tally {
@@ -59,9 +60,13 @@ impl StateStore {
         loop {
             let shared: Arc<Shared> = self.shared.clone();
             let read = move || shared.scrub_piece(pass);
-            match self.shared.driver.blocking(read).await? {
-                Piece::End => return Ok(()),
-                Piece::Read { bytes } => self.shared.pause_after(bytes).await,
+            match self.shared.driver.blocking(read).await {
+                Ok(Piece::End) => return Ok(()),
+                Ok(Piece::Read { bytes }) => self.shared.pause_after(bytes).await,
+                Err(fault) => {
+                    self.shared.fail(fault.clone());
+                    return Err(fault);
+                }
             }
         }
     }
