@@ -16,6 +16,7 @@ mod migrations;
 mod module_plans;
 mod modules;
 mod power;
+mod queries;
 mod relay_crowds;
 mod relays;
 mod requests;

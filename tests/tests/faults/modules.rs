@@ -8,6 +8,7 @@ mod deploy;
 mod floods;
 mod hooks;
 mod init;
+mod queries;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
