@@ -22,6 +22,8 @@ const BROADCASTS: Item<u64> = Item::new("broadcasts");
 const FIRED: Map<u64, Firing> = Map::new("fired");
 /// Room that nobody reads.
 const FILLING: Map<u64, String> = Map::new("filling");
+/// The state version that the data was last migrated to; nothing: it never was.
+const LAYOUT: Item<u32> = Item::new("layout");
 /// The sessions that ended.
 const ENDED: Set<SessionId> = Set::new("ended");
 
@@ -67,6 +69,8 @@ pub struct Execution {
     pub index: u64,
     /// Its place in the entry.
     pub position: u32,
+    /// The state version that this entry was last migrated to; 0: it never was.
+    pub layout: u32,
 }
 
 /// A timer that fired.
@@ -92,6 +96,8 @@ pub enum Query {
     Executed(u64),
     /// Which timers fired.
     Fired,
+    /// The state version that the data was last migrated to; 0: it never was.
+    Layout,
 }
 
 /// What they are answered.
@@ -118,8 +124,12 @@ pub enum Request {
 
 /// Entries in a page.
 const PAGE: usize = 256;
-/// The application error of [`Action::Fail`].
+/// The application error of [`Action::Fail`], and of a migration that is told to fail.
 const FAILED: u32 = 1;
+/// Entries in a step of a migration: so few that there are many.
+const STEP: u32 = 8;
+/// A migration with this argument fails once it is done with the first entries.
+const FAILS: &[u8] = b"fails";
 
 impl Module for Probe {
     const STATE_VERSION: u32 = 1;
@@ -137,6 +147,7 @@ impl Module for Probe {
             times: executed.times + 1,
             index: cx.log_index(),
             position: cx.position(),
+            layout: LAYOUT.get(cx)?.unwrap_or(0),
         };
         EXECUTED.insert(cx, &number, &executed)?;
         act(cx, number, action)
@@ -151,7 +162,16 @@ impl Module for Probe {
                 Answer::Executed(page.collect::<Result<_>>()?)
             }
             Query::Fired => Answer::Fired(FIRED.range(cx, 0..).collect::<Result<_>>()?),
+            Query::Layout => Answer::Number(LAYOUT.get(cx)?.unwrap_or(0).into()),
         })
+    }
+
+    fn migrate_step(cx: &mut Context<Self>, step: MigrationStep<'_>) -> Result<Progress> {
+        lay_out(cx, step)
+    }
+
+    fn migrate_down_step(cx: &mut Context<Self>, step: MigrationStep<'_>) -> Result<Progress> {
+        lay_out(cx, step)
     }
 
     fn session_expired(
@@ -228,6 +248,22 @@ fn act(cx: &mut Context<Probe>, number: u64, action: Action) -> Result<u64> {
             Ok(number)
         }
     }
+}
+
+/// Every entry says which state version it was migrated to. Which versions there are, the manifest says, which the
+/// simulation writes.
+fn lay_out(cx: &mut Context<Probe>, step: MigrationStep<'_>) -> Result<Progress> {
+    let layout = step.to;
+    let progress = EXECUTED.migrate_step(cx, step, STEP, |cx, number, executed| {
+        EXECUTED.insert(cx, &number, &Execution { layout, ..executed })
+    })?;
+    if step.argument == FAILS && !step.cursor.is_empty() {
+        return Err(Error::new(FAILED, "as its argument asked"));
+    }
+    if progress == Progress::Done {
+        LAYOUT.set(cx, &layout)?;
+    }
+    Ok(progress)
 }
 
 /// What must be rolled back.

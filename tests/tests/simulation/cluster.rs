@@ -336,9 +336,10 @@ impl Cluster {
     }
 
     /// What deploys were told is true in the end.
-    pub fn check_deploys(&self) {
+    pub fn check_deploys(&self, layout: u64) {
         for (id, node) in self.running() {
-            self.deploys.check(id, &*node.state().view(), &self.trace);
+            self.deploys
+                .check(id, &*node.state().view(), layout, &self.trace);
         }
     }
 

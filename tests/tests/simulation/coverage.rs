@@ -12,7 +12,7 @@ pub const LINE: &str = "covered: ";
 pub struct Coverage(BTreeMap<String, u64>);
 
 /// What must have happened, besides every fault, and how often in [`crate::SEEDS_DEFAULT`] runs.
-const REQUIRED: [(&str, u64); 31] = [
+const REQUIRED: [(&str, u64); 34] = [
     ("answered: add", 1_000),
     ("answered: broadcast", 500),
     ("answered: fail", 100),
@@ -28,11 +28,13 @@ const REQUIRED: [(&str, u64); 31] = [
     ("follower needs a snapshot", 40),
     ("follower's valve closed: apply is behind", 10),
     ("deploy: module-not-ready", 5),
+    ("deploy: module-migration-failed", 5),
+    ("deploy: module-state-version", 5),
     ("deploy: not-leader", 5),
     ("layers at their cap", 1),
     ("leader elected", 500),
     ("log purged", 1_000),
-    ("module put in force", 200),
+    ("module put in force", 150),
     ("node stopped after its disk failed", 2),
     ("outcome unknown in time", 5),
     ("power lost right after a fold", 5),
@@ -43,6 +45,7 @@ const REQUIRED: [(&str, u64); 31] = [
     ("session continued", 500),
     ("session continued by another process", 50),
     ("session expired", 5),
+    ("version 1 put in force", 20),
     ("snapshot installed", 40),
 ];
 /// How often each fault.

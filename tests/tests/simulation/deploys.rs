@@ -1,5 +1,5 @@
 //! Modules that are put in force while everything else happens: versions of the one module, which all
-//! answer alike.
+//! answer alike, but for the version that each entry of the state was last migrated to.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,17 +10,22 @@ use std::time::Duration;
 
 use quorate_core::library;
 use quorate_core::module::ModuleHash;
+use quorate_core::query;
 use quorate_core::state::Read;
 use quorate_engine::{CodeCache, CodeKey};
 use quorate_host::modules::{Error, InForce, Library, Mode, Outcome, Quorum, Wish};
+use serde_json::{Value, json};
 
-use crate::tally::with_version;
+use crate::tally::{with_manifest, with_version};
 use crate::trace::{Party, Trace};
 
 /// The module of every simulation.
 pub const PROBE: &[u8] = include_bytes!("../../../modules/prebuilt/probe.wasm");
-/// Versions beside the first: so few that some are put in force again.
-pub const VERSIONS: u64 = 3;
+/// Versions beside the first: so few that some are put in force again. All but the first of them have a state of
+/// their own, and the migration to the last one fails.
+pub const VERSIONS: u64 = 4;
+/// What a migration that must fail is handed.
+const FAILS: &[u8] = b"fails";
 /// Long enough for nodes that are well.
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -42,6 +47,7 @@ impl Deploys {
                 );
                 if outcome == Outcome::Activated {
                     trace.count("module put in force");
+                    trace.count(format!("version {version} put in force"));
                     self.0.lock().unwrap().insert(index, in_force.hash);
                 }
             }
@@ -52,8 +58,18 @@ impl Deploys {
         }
     }
 
-    /// What was acknowledged is in the history of a node that has applied everything.
-    pub fn check(&self, id: u64, view: &dyn Read, trace: &Trace) {
+    /// What was acknowledged is in the history of a node that has applied everything, and the data is of
+    /// the state version of the module in force: `layout`, as that module tells it.
+    pub fn check(&self, id: u64, view: &dyn Read, layout: u64, trace: &Trace) {
+        let active = query::active_module(view).expect("the state can be read");
+        let state_version = active.map_or(0, |active| active.manifest.state_version);
+        // What was never migrated is of the first version.
+        if u64::from(state_version) != layout.max(1) {
+            let name = Party::Node(id);
+            trace.violation(format_args!(
+                "modules: {name} has one of state version {state_version} in force over data of {layout}"
+            ));
+        }
         let known = library::activations(view).expect("the state can be read");
         for (index, hash) in &*self.0.lock().unwrap() {
             let found = known.iter().find(|(known, _)| known == index);
@@ -68,8 +84,7 @@ impl Deploys {
 }
 
 async fn deploy(library: &Library, version: u64) -> Result<InForce, Error> {
-    let code = with_version(PROBE, &format!("9.0.{version}"));
-    let hash = library.upload(code).await?.hash;
+    let hash = library.upload(module(version)).await?.hash;
     let quorum = match version % 2 {
         0 => Quorum::All,
         _ => Quorum::Majority,
@@ -80,9 +95,26 @@ async fn deploy(library: &Library, version: u64) -> Result<InForce, Error> {
         expected: None,
         quorum,
         wait: WAIT,
-        argument: Vec::new(),
+        argument: match version + 1 {
+            VERSIONS => FAILS.to_vec(),
+            _ => Vec::new(),
+        },
     };
     library.activate(&wish).await
+}
+
+/// From each version there is a way to every later one, and to the first.
+fn module(version: u64) -> Vec<u8> {
+    let earlier: Vec<u64> = (1..=version).collect();
+    let down: &[u64] = if version == 0 { &[] } else { &[1] };
+    let code = with_version(PROBE, &format!("9.0.{version}"));
+    with_manifest(&code, |manifest| {
+        let mut manifest: Value = serde_json::from_str(manifest).expect("a manifest is JSON");
+        manifest["state-version"] = json!(version + 1);
+        manifest["migrates-from"] = json!(earlier);
+        manifest["migrates-down-to"] = json!(down);
+        manifest.to_string()
+    })
 }
 
 /// Compiled code, kept for all nodes and all runs: the same module is compiled once.

@@ -64,6 +64,8 @@ pub struct Execution {
     pub times: u64,
     pub index: u64,
     pub position: u64,
+    /// The state version that this entry was last migrated to.
+    pub layout: u64,
 }
 
 /// What the module tells in the end.
@@ -73,6 +75,8 @@ pub struct Truth {
     pub executed: BTreeMap<u64, Execution>,
     /// The timers that fired: when they were due, when they fired, and how often.
     pub fired: BTreeMap<u64, (u64, u64, u64)>,
+    /// The state version that the data was last migrated to; 0: it never was.
+    pub layout: u64,
     /// The index at which that was read.
     pub index: u64,
 }
@@ -184,10 +188,24 @@ impl History {
             exactly_once::check(&events, truth),
             witness::check(&events, truth),
             linearizable::check(&events),
+            laid_out(truth),
         ];
         for what in verdicts.into_iter().filter_map(Result::err) {
             self.trace.violation(what);
         }
         summary
+    }
+}
+
+/// A migration has rewritten every entry, or none.
+fn laid_out(truth: &Truth) -> Result<(), String> {
+    let layout = truth.layout;
+    let mut executed = truth.executed.iter();
+    match executed.find(|(_, execution)| execution.layout != layout) {
+        None => Ok(()),
+        Some((number, execution)) => Err(format!(
+            "migrations: the data is of version {layout}, and command {number} of {}",
+            execution.layout
+        )),
     }
 }

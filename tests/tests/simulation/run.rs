@@ -117,7 +117,9 @@ async fn phases(seed: u64, trace: Trace) -> String {
     }
     let last = last_client(around, &trace, &mut ended).await;
     converge(&cluster, &invariants, &trace).await;
-    cluster.check_deploys();
+    if let Some(truth) = &last {
+        cluster.check_deploys(truth.layout);
+    }
     last.map_or_else(String::new, |truth| history.check(&truth).to_string())
 }
 

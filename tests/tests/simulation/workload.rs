@@ -240,7 +240,11 @@ impl Worker {
 
     /// Everything that took effect and every timer that fired, by the module's account.
     pub async fn truth(&mut self) -> Option<Truth> {
-        let mut truth = Truth::default();
+        let (layout, _) = self.ask(b"\"layout\"".to_vec()).await?;
+        let mut truth = Truth {
+            layout: number(&layout["number"]),
+            ..Truth::default()
+        };
         let mut from = 0;
         loop {
             let query = json!({"executed": from});
@@ -254,6 +258,7 @@ impl Worker {
                     times: number(&entry[1]["times"]),
                     index: number(&entry[1]["index"]),
                     position: number(&entry[1]["position"]),
+                    layout: number(&entry[1]["layout"]),
                 };
                 truth.executed.insert(number(&entry[0]), execution);
             }

@@ -98,6 +98,17 @@ pub const REFUSES: &str = "(return (i64.const 0x0000018000000014))";
 
 /// A prebuilt module with another version in its manifest: the same code, another hash.
 pub fn with_version(wasm: &[u8], version: &str) -> Vec<u8> {
+    with_manifest(wasm, |manifest| {
+        let (before, rest) = manifest
+            .split_once("\"version\":\"")
+            .expect("it has a version");
+        let (_, after) = rest.split_once('"').expect("the version ends");
+        format!("{before}\"version\":\"{version}\"{after}")
+    })
+}
+
+/// A prebuilt module with another manifest.
+pub fn with_manifest(wasm: &[u8], change: impl Fn(&str) -> String) -> Vec<u8> {
     let (mut out, mut at) = (wasm[..8].to_vec(), 8);
     while at < wasm.len() {
         let (id, mut body, mut shift) = (wasm[at], 0, 0);
@@ -115,10 +126,8 @@ pub fn with_version(wasm: &[u8], version: &str) -> Vec<u8> {
         at += body;
         if id == 0 && section[1..].starts_with(b"quorate_manifest") {
             let text = String::from_utf8(section[17..].to_vec()).expect("a manifest is JSON");
-            let (before, rest) = text.split_once("\"version\":\"").expect("it has a version");
-            let (_, after) = rest.split_once('"').expect("the version ends");
             section.truncate(17);
-            section.extend(format!("{before}\"version\":\"{version}\"{after}").bytes());
+            section.extend(change(&text).bytes());
         }
         out.push(id);
         length(section.len(), &mut out);
