@@ -51,7 +51,7 @@ async fn the_examples_of_the_help_work() {
                 .replace("quorate snapshot", "rm -f today.snapshot; quorate snapshot")
                 .replace(
                     "quorate module logs --follow",
-                    "timeout --preserve-status -s INT 3 quorate module logs --follow",
+                    "timeout --preserve-status -s INT 10 quorate module logs --follow",
                 );
             shell(&cluster, &folder, &path, &example);
             ran += 1;
