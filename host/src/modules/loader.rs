@@ -131,9 +131,8 @@ impl Loader {
     }
 
     async fn load(&self, hash: ModuleHash) {
-        let inner = Arc::clone(&self.0);
         let started = self.0.driver.now();
-        let loaded = self.0.driver.background(move || inner.load_now(hash)).await;
+        let loaded = self.load_ahead(hash).await;
         let took = self.0.driver.now().saturating_duration_since(started);
         let mut known = self.known();
         known.loading = None;
@@ -149,6 +148,28 @@ impl Loader {
         };
         tracing::warn!(%hash, failed = ?failed.0, "a module cannot be made ready");
         known.failed.insert(hash, failed);
+    }
+
+    /// Compiles it in the background. What goes on there holds nothing of the state: it may outlive the
+    /// node, whose files another one may open then.
+    async fn load_ahead(
+        &self,
+        hash: ModuleHash,
+    ) -> Result<Option<(Readiness, ModuleLimits)>, Fault> {
+        let inner = Arc::clone(&self.0);
+        let read = self.0.driver.blocking(move || inner.read(hash)).await?;
+        let Some((code, limits)) = read else {
+            return Ok(None);
+        };
+        if library::hash_of(&code) != hash {
+            // No verdict on the module: the right bytes may take their place.
+            let why = "what is kept under its hash are other bytes";
+            return Ok(Some((Readiness::Failed(why.to_owned()), limits)));
+        }
+        let (modules, under) = (Arc::clone(&self.0.modules), limits.clone());
+        let compile = move || compile(&*modules, hash, &code, &under);
+        let readiness = self.0.driver.background(compile).await?;
+        Ok(Some((readiness, limits)))
     }
 
     /// Notes which modules are complete, and wants the newly complete ones, at most so many.
@@ -184,34 +205,35 @@ impl Loader {
 }
 
 impl Inner {
-    fn load_now(&self, hash: ModuleHash) -> Result<Option<(Readiness, ModuleLimits)>, Fault> {
+    /// A module's bytes, and the limits in force.
+    fn read(&self, hash: ModuleHash) -> Result<Option<(Vec<u8>, ModuleLimits)>, Fault> {
         let view = self.state.view();
         let Some(code) = library::code(&*view, hash)? else {
             return Ok(None);
         };
-        let limits = query::limits(&*view)?.module;
-        // Compiling takes seconds: what the view sees would be kept as long.
-        drop(view);
-        if library::hash_of(&code) != hash {
-            // No verdict on the module: the right bytes may take their place.
-            let why = "what is kept under its hash are other bytes";
-            return Ok(Some((Readiness::Failed(why.to_owned()), limits)));
-        }
-        // A compiler that panics over one module must not end the loader of all of them.
-        let load = AssertUnwindSafe(|| self.modules.load_ahead(hash, &code, &limits));
-        let verdict = catch_unwind(load).unwrap_or_else(|_| {
-            let why = format!("compiling module {hash} panicked");
-            Err(Fault::new(why))
-        })?;
-        let readiness = match verdict {
-            Ok(_) => Readiness::Ready,
-            Err(rejected) => Readiness::Rejected {
-                code: rejected.code.to_owned(),
-                detail: rejected.detail,
-            },
-        };
-        Ok(Some((readiness, limits)))
+        Ok(Some((code, query::limits(&*view)?.module)))
     }
+}
+
+fn compile(
+    modules: &dyn Modules,
+    hash: ModuleHash,
+    code: &[u8],
+    limits: &ModuleLimits,
+) -> Result<Readiness, Fault> {
+    // A compiler that panics over one module must not end the loader of all of them.
+    let load = AssertUnwindSafe(|| modules.load_ahead(hash, code, limits));
+    let verdict = catch_unwind(load).unwrap_or_else(|_| {
+        let why = format!("compiling module {hash} panicked");
+        Err(Fault::new(why))
+    })?;
+    Ok(match verdict {
+        Ok(_) => Readiness::Ready,
+        Err(rejected) => Readiness::Rejected {
+            code: rejected.code.to_owned(),
+            detail: rejected.detail,
+        },
+    })
 }
 
 #[cfg(test)]

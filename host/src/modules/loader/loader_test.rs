@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use quorate_core::keys;
@@ -104,4 +105,61 @@ fn a_rejection_says_nothing_once_other_limits_are_in_force() {
         driver.sleep(a_moment).await;
         assert_eq!(loader.readiness(hash), Readiness::Ready);
     });
+}
+
+/// Takes as long as the test likes.
+#[derive(Debug)]
+struct Slow {
+    begins: tokio::sync::mpsc::UnboundedSender<()>,
+    ends: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Modules for Slow {
+    fn load(
+        &self,
+        _: ModuleHash,
+        _: &[u8],
+        _: &ModuleLimits,
+    ) -> Result<Result<Manifest, Rejected>, Fault> {
+        self.begins.send(()).unwrap();
+        self.ends.lock().unwrap().recv().unwrap();
+        Err(Fault::new("nothing is compiled here"))
+    }
+
+    fn is_loaded(&self, _: ModuleHash) -> bool {
+        false
+    }
+
+    fn level_max(&self) -> u32 {
+        1
+    }
+
+    fn instantiate(&self, _: ModuleHash, _: &ModuleLimits) -> Result<Box<dyn Instance>, Fault> {
+        Err(Fault::new("nothing runs here"))
+    }
+}
+
+#[tokio::test]
+async fn what_is_still_compiled_when_the_node_ends_holds_nothing_of_its_state() {
+    let state = open(&MemoryDisk::new()).unwrap();
+    let driver = Driver::node().unwrap();
+    let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let (end, ends) = mpsc::channel();
+    let ends = Mutex::new(ends);
+    let loader = Loader::new(
+        driver.clone(),
+        state.clone(),
+        Arc::new(Slow { begins, ends }),
+    );
+    let running = driver.task(loader.clone().run());
+    let hash = library::hash_of(CODE);
+    state.commit(at(1), kept(hash), None);
+    assert_eq!(loader.readiness(hash), Readiness::Loading);
+    begun.recv().await.unwrap();
+    let holds_state = Arc::downgrade(&loader.0);
+    drop(loader);
+    running.abort();
+    running.ended().await;
+    assert!(holds_state.upgrade().is_none());
+    end.send(()).unwrap();
 }
