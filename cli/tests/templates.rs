@@ -1,8 +1,8 @@
 //! Every template, as its users get it: generated outside of the checkout, tested, built for wasm and checked.
 //!
 //! All of them share one output folder, which is kept, so that dependencies are compiled once. Cargo runs offline, with
-//! the versions of the workspace's Cargo.lock, which are in the registry's cache since the workspace was built. Where there
-//! is no compiler for modules, building them is skipped, by name; `cargo xtask modules` or `quorate module build` sets
+//! the versions of the workspace's Cargo.lock, which are fetched before: to build the workspace does not bring those that
+//! only a module needs. Where there is no compiler for modules, building them is skipped, by name; `cargo xtask modules` or `quorate module build` sets
 //! one up.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -20,6 +20,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 
 /// A folder outside of the checkout that is the same in every run, so that cargo knows what it has built; nobody else
 /// works in it meanwhile.
@@ -30,6 +31,8 @@ struct Outside {
 
 impl Outside {
     fn enter(template: &str) -> Self {
+        static FETCHED: Once = Once::new();
+        FETCHED.call_once(fetch);
         let mut hasher = DefaultHasher::new();
         env!("CARGO_TARGET_TMPDIR").hash(&mut hasher);
         let checkout = format!("quorate-templates-{:016x}", hasher.finish());
@@ -53,6 +56,17 @@ impl Drop for Outside {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Has everything in the registry's cache that a module is built of.
+fn fetch() {
+    let fetched = Command::new(env!("CARGO"))
+        .args(["fetch", "--locked", "--target", "wasm32-unknown-unknown"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    succeeded("cargo fetch", &fetched);
 }
 
 fn target_dir() -> PathBuf {
