@@ -24,6 +24,7 @@ use crate::state::{Fault, Poison, Read, Value};
 pub(crate) mod activation;
 mod commands;
 mod effects;
+mod hash;
 mod history;
 pub mod invoke;
 mod migration;
@@ -31,6 +32,7 @@ mod progress;
 mod sessions;
 mod skip;
 
+use hash::EntryHash;
 use invoke::{Budget, Running};
 pub use migration::MIGRATION_STEPS_MAX;
 pub(crate) use migration::under_way as migration_under_way;
@@ -401,31 +403,29 @@ impl<'a> Applying<'a> {
     fn finish(mut self, bytes: &[u8], results: Vec<OperationResult>, skips: &[Skip]) -> Applied {
         self.settle_progress();
         let hashing = InProgress::begin(self.meter.as_ref(), Part::Hash);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.meta.hash);
-        hasher.update(&self.index.to_be_bytes());
-        hasher.update(&self.meta.time_us.to_be_bytes());
-        hash_field(&mut hasher, bytes);
+        let mut hash = EntryHash::new();
+        hash.bytes(&self.meta.hash);
+        hash.bytes(&self.index.to_be_bytes());
+        hash.bytes(&self.meta.time_us.to_be_bytes());
+        hash.field(bytes);
         for result in &results {
             let mut out = crate::codec::Writer::new();
             result.encode(&mut out);
-            hash_field(&mut hasher, &out.finish());
+            hash.field(&out.finish());
         }
         let mut writes = self.own;
         writes.merge(self.data);
         for (key, value) in writes.iter() {
-            hash_field(&mut hasher, key);
+            hash.field(key);
             match value {
-                Some(value) => hash_field(&mut hasher, value),
-                None => {
-                    hasher.update(&u32::MAX.to_be_bytes());
-                }
+                Some(value) => hash.field(value),
+                None => hash.deletion(),
             }
         }
-        hasher.update(&self.meta.sessions.to_be_bytes());
-        hasher.update(&self.meta.hook_failures.to_be_bytes());
-        skip::hash(skips, &mut hasher);
-        self.meta.hash = *hasher.finalize().as_bytes();
+        hash.bytes(&self.meta.sessions.to_be_bytes());
+        hash.bytes(&self.meta.hook_failures.to_be_bytes());
+        skip::hash(skips, &mut hash);
+        self.meta.hash = hash.finish();
         drop(hashing);
         writes.put(keys::META.to_vec(), self.meta.to_bytes());
         Applied {
@@ -448,12 +448,6 @@ impl<'a> Applying<'a> {
     fn put(&mut self, key: Vec<u8>, record: &impl Record) {
         self.own.put(key, record.to_bytes());
     }
-}
-
-fn hash_field(hasher: &mut blake3::Hasher, field: &[u8]) {
-    // Every field is below 4 GiB by far; u32::MAX stands for a deletion.
-    hasher.update(&(field.len() as u32).to_be_bytes());
-    hasher.update(field);
 }
 
 /// Reads the record under `key`.

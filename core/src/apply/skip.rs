@@ -9,6 +9,7 @@
 
 use std::any::Any;
 
+use super::hash::EntryHash;
 use crate::module::Trap;
 use crate::records::NotActivated;
 use crate::result::{OperationResult, Response};
@@ -70,11 +71,11 @@ pub(super) fn not_activated() -> OperationResult {
 }
 
 /// An entry without skips is hashed as if there were no such thing.
-pub(super) fn hash(skips: &[Skip], hasher: &mut blake3::Hasher) {
+pub(super) fn hash(skips: &[Skip], entry: &mut EntryHash) {
     for skip in skips {
-        hasher.update(b"skip");
-        hasher.update(&skip.position.to_be_bytes());
-        hasher.update(&[skip.extent as u8]);
+        entry.bytes(b"skip");
+        entry.bytes(&skip.position.to_be_bytes());
+        entry.bytes(&[skip.extent as u8]);
     }
 }
 
