@@ -20,7 +20,7 @@
 //! | `GET /v1/modules` | [`ModuleOverview`] |
 //! | `POST /v1/modules` | a module's bytes; [`ModuleUploaded`]; only on the leader, as what follows |
 //! | `POST /v1/modules/HASH/activate` | a [`ModuleWish`]; [`ModuleInForce`] |
-//! | `POST /v1/modules/plan[?mode=MODE][&argument=HEX]` | a module's bytes; [`ModulePlan`] |
+//! | `POST /v1/modules/plan[?mode=MODE][&argument-bytes=N]` | a module's bytes, and the argument's; [`ModulePlan`] |
 //! | `GET /v1/modules/log[?after=N][&since-us=T][&module=HASH][&wait-ms=M][&limit=N]` | [`ModuleLines`] of this node |
 //! | `POST /v1/snapshots` | [`SnapshotBegun`]: a snapshot of this node's state |
 //! | `GET /v1/snapshots/ID` | how far it is |

@@ -1,7 +1,7 @@
 //! `quorate module deploy --plan`: what a module would do, on copies of the live state.
 
 use bytes::Bytes;
-use quorate_host::admin::{ErrorBody, ModulePlan, PlannedMigration, PlannedReplay, hex};
+use quorate_host::admin::{ErrorBody, ModulePlan, PlannedMigration, PlannedReplay};
 use quorate_host::modules::Mode;
 
 use super::module_deploy::short;
@@ -37,14 +37,15 @@ pub(super) async fn run(
     options: &Options,
 ) -> Result<Exit, Box<Failure>> {
     let mode = serde_json::to_value(mode).expect("a mode is a word");
-    let path = format!(
-        "/v1/modules/plan?mode={}&argument={}",
-        mode.as_str().unwrap_or_default(),
-        hex(argument)
-    );
+    let mode = mode.as_str().unwrap_or_default();
+    let mut path = format!("/v1/modules/plan?mode={mode}");
+    if !argument.is_empty() {
+        path.push_str(&format!("&argument-bytes={}", argument.len()));
+    }
+    let body = Bytes::from([code, argument].concat());
     let plan: ModulePlan = leader
         .ask(&PLAN, async |admin, deadline| {
-            http::post_bytes(&admin, &path, code.clone(), deadline).await
+            http::post_bytes(&admin, &path, body.clone(), deadline).await
         })
         .await?;
     match options.output {

@@ -46,11 +46,13 @@ pub(super) async fn upload(
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct PlanParameters {
     #[serde(default)]
     mode: Mode,
-    argument: Option<String>,
+    /// How many bytes at the end of the body are the argument.
+    #[serde(default)]
+    argument_bytes: usize,
 }
 
 pub(super) async fn plan(
@@ -59,10 +61,18 @@ pub(super) async fn plan(
     body: Body,
 ) -> Result<Json<ModulePlan>, Failure> {
     let Query(parameters) = parameters.map_err(|error| invalid(error.body_text()))?;
-    let argument = handed(parameters.argument.as_deref())?;
+    let argument_bytes = parameters.argument_bytes;
+    if argument_bytes > ARGUMENT_BYTES_MAX {
+        return Err(argument_too_long());
+    }
     let source = source(&context)?;
     let _permit = permit(&context)?;
-    let code = module_bytes(&*source, body).await?;
+    let mut code = bytes_of(&*source, body, argument_bytes).await?;
+    let Some(at) = code.len().checked_sub(argument_bytes) else {
+        let text = format!("the body is shorter than its argument of {argument_bytes} bytes");
+        return Err(invalid(text));
+    };
+    let argument = code.split_off(at);
     Ok(Json(source.plan(code, parameters.mode, argument).await?))
 }
 
@@ -71,11 +81,15 @@ fn handed(argument: Option<&str>) -> Result<Vec<u8>, Failure> {
     let argument = unhex(argument.unwrap_or_default());
     let argument = argument.ok_or_else(|| invalid("the argument is not hexadecimal".to_owned()))?;
     match argument.len() > ARGUMENT_BYTES_MAX {
-        true => Err(invalid(format!(
-            "the argument is longer than {ARGUMENT_BYTES_MAX} bytes"
-        ))),
+        true => Err(argument_too_long()),
         false => Ok(argument),
     }
+}
+
+fn argument_too_long() -> Failure {
+    invalid(format!(
+        "the argument is longer than {ARGUMENT_BYTES_MAX} bytes"
+    ))
 }
 
 /// A place among those who send a module.
@@ -89,9 +103,16 @@ pub(super) async fn module_bytes(
     source: &dyn ModuleSource,
     body: Body,
 ) -> Result<Vec<u8>, Failure> {
+    bytes_of(source, body, 0).await
+}
+
+/// The same, with `more` bytes of something else behind it.
+async fn bytes_of(source: &dyn ModuleSource, body: Body, more: usize) -> Result<Vec<u8>, Failure> {
     let bytes_max = source.module_bytes_max();
     let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let body = Limited::new(body, limit).collect().await;
+    let body = Limited::new(body, limit.saturating_add(more))
+        .collect()
+        .await;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
         true => {
             let message = format!("the module is longer than {bytes_max} bytes (module-size)");

@@ -450,6 +450,12 @@ async fn a_migration_and_its_plan_are_handed_an_argument() {
         &["module", "deploy", &told, "--argument", "x", "--plan"],
     );
     assert_eq!(planned["migration"]["outcome"], json!("success"));
+    let longest = format!("@{}", files.of("longest", &[0x78; 64 << 10]));
+    let planned = json(
+        &cluster,
+        &["module", "deploy", &told, "--argument", &longest, "--plan"],
+    );
+    assert_eq!(planned["migration"]["outcome"], json!("success"));
     let failed = run(&cluster, &["module", "deploy", &told]);
     assert_fails(&failed, 1, "module-migration-failed");
     let deployed = json(

@@ -77,6 +77,18 @@ async fn what_asks_for_nothing_that_there_is_says_so() {
         (&*in_force, &*long, 400, "invalid-request"),
         (&*unknown, &*other, 409, "module-superseded"),
         ("/v1/modules/plan?mode=anyhow", "", 400, "invalid-request"),
+        (
+            "/v1/modules/plan?argument-bytes=65537",
+            &*long,
+            400,
+            "invalid-request",
+        ),
+        (
+            "/v1/modules/plan?argument-bytes=3",
+            "ab",
+            400,
+            "invalid-request",
+        ),
     ] {
         let (found, code, message) = failed(&cluster, leader, path, body.as_bytes()).await;
         assert_eq!(
