@@ -402,6 +402,8 @@ impl Assembly {
             transport: Arc::clone(&transport),
             state: state.clone(),
             modules,
+            recent: Arc::clone(&recent),
+            reserve: reserve.clone(),
             failure: Arc::clone(&failure),
         };
         tasks.push(driver.task(raising.run()));

@@ -12,12 +12,14 @@ use quorate_core::query;
 use quorate_core::records::Levels;
 use quorate_core::state::Fault;
 
+use crate::consensus::machine::Recent;
 use crate::consensus::me::Me;
 use crate::consensus::network::Transport;
 use crate::consensus::network::client::ask_levels;
 use crate::consensus::types::{Member, NodeId};
 use crate::consensus::{Consensus, Failure};
 use crate::drive::Driver;
+use crate::store::reserve::Reserve;
 use crate::store::state::StateStore;
 
 /// Between two looks.
@@ -34,6 +36,8 @@ pub(super) struct Raising {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) state: StateStore,
     pub(super) modules: Arc<dyn Modules>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) reserve: Reserve,
     pub(super) failure: Arc<Failure>,
 }
 
@@ -52,7 +56,11 @@ impl Raising {
     }
 
     async fn round(&self) -> Result<(), Fault> {
-        if !self.consensus.leadership().is_leader {
+        // While nodes differ it may be the newer binary's doing: there must be a way back to the older.
+        if !self.consensus.leadership().is_leader
+            || self.recent.checkpoints().forbids_serving()
+            || self.reserve.is_low()
+        {
             return Ok(());
         }
         let own = query::levels_known(&*self.modules);
