@@ -9,7 +9,7 @@ use futures::future::{join_all, select_all};
 use quorate_host::config::{BindAddress, Config, Endpoint, ModuleSource, Peers};
 use quorate_host::node::Node;
 
-use super::serve::{driver, runtime, start_failure, stop_signal};
+use super::serve::{driver, run_nodes, start_failure, stop_signal};
 use crate::args::Options;
 use crate::failure::{Failure, Slug};
 use crate::output::{Exit, log_to_stderr, print};
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Dev, options: &Options) -> Result<Exit, Box<Failur
             temporary.path()
         }
     };
-    runtime()?.block_on(cluster(arguments, data))
+    run_nodes(cluster(arguments, data))
 }
 
 async fn cluster(arguments: &Dev, data: &Path) -> Result<Exit, Box<Failure>> {

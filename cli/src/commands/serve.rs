@@ -1,6 +1,7 @@
 //! `quorate serve`: one node, until it is told to stop or cannot go on.
 
 use std::io;
+use std::time::Duration;
 
 use quorate_host::causes::Causes;
 use quorate_host::config::{self, LogFormat};
@@ -18,7 +19,7 @@ use crate::trial;
 pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failure>> {
     let loaded = read(source)?;
     log(&loaded.config.log, options)?;
-    runtime()?.block_on(async {
+    run_nodes(async {
         let stop = stop_signal()?;
         tokio::pin!(stop);
         let driver = driver()?;
@@ -43,8 +44,22 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
     })
 }
 
+/// How long what still blocks is waited for when the nodes have ended.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// Runs nodes, until they have ended. A snapshot that is being written then, which may take minutes,
+/// holds nobody up.
+pub(crate) fn run_nodes<T>(
+    nodes: impl Future<Output = Result<T, Box<Failure>>>,
+) -> Result<T, Box<Failure>> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(nodes);
+    runtime.shutdown_timeout(END_TIME);
+    result
+}
+
 /// A runtime for nodes. Its threads run queries.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Box<Failure>> {
+fn runtime() -> Result<tokio::runtime::Runtime, Box<Failure>> {
     tokio::runtime::Builder::new_multi_thread()
         .thread_stack_size(quorate_host::THREAD_STACK_BYTES)
         .enable_all()

@@ -9,6 +9,7 @@ use quorate_core::snapshot::{Header, Reader, Seekable, StreamError, checked_payl
 use quorate_host::admin::SnapshotBegun;
 use serde::Serialize;
 use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::serve::stop_signal;
@@ -123,25 +124,24 @@ async fn save(
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new("."));
-    let mut partial = NamedTempFile::new_in(folder)?;
+    // Removed with `partial`, also while it is still written or read.
+    let (mut written, partial) = NamedTempFile::new_in(folder)?.into_parts();
     progress.begin(0, "waiting for the node to write the snapshot");
     let begun: SnapshotBegun = http::post(admin, "/v1/snapshots", &(), begun_until).await?;
     let path = format!("/v1/snapshots/{}", begun.id);
-    let copied = copy(
-        admin,
-        &begun,
-        &path,
-        partial.as_file_mut(),
-        deadline,
-        progress,
-    )
-    .await;
+    let copied = copy(admin, &begun, &path, &mut written, deadline, progress).await;
     // The node removes it by itself a minute later.
     let _ = http::delete(admin, &path, next_answer(deadline)).await;
     copied?;
-    partial.as_file().sync_all()?;
-    let header = verify(partial.path())?;
-    let bytes = partial.as_file().metadata()?.len();
+    let path = partial.to_path_buf();
+    // Of a large one both take minutes, in which the command can be interrupted.
+    let checked = spawn_blocking(move || {
+        written.sync_all()?;
+        let bytes = written.metadata()?.len();
+        Ok((verify(&path)?, bytes))
+    });
+    let checked = checked.await.map_err(io::Error::other)?;
+    let (header, bytes) = checked.map_err(|why: Why| why)?;
     partial.persist(file).map_err(|failed| failed.error)?;
     // The name too is there after a loss of power.
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
