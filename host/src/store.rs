@@ -11,6 +11,7 @@ pub mod file_disk;
 mod guard;
 pub mod log;
 pub mod memory_disk;
+pub(crate) mod note;
 pub mod reserve;
 pub mod skips;
 pub mod state;

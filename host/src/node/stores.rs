@@ -12,6 +12,7 @@ use crate::drive::Driver;
 use crate::metrics::{Metrics, observe};
 use crate::store::disk::Disk;
 use crate::store::log::{self, Commit, CommitObserver, LogStore};
+use crate::store::note;
 use crate::store::reserve::Reserve;
 use crate::store::skips::Skips;
 use crate::store::state::StateStore;
@@ -28,11 +29,7 @@ const DIFFERS_FILE: &str = "state.differs";
 /// # Errors
 /// Any I/O error.
 pub(super) fn write_difference(disk: &dyn Disk, index: u64) -> std::io::Result<()> {
-    const NEW: &str = "state.differs.new";
-    let mut file = disk.create(NEW)?;
-    file.append(index.to_string().as_bytes())?;
-    file.sync()?;
-    disk.rename(NEW, DIFFERS_FILE)
+    note::write(disk, DIFFERS_FILE, &index.to_string())
 }
 
 /// Why a node whose state differs takes no part.
@@ -46,14 +43,8 @@ pub(super) fn difference(index: u64) -> Fault {
 
 /// The checkpoint at which the state was found to differ.
 fn noted_difference(disk: &dyn Disk) -> std::io::Result<Option<u64>> {
-    if !disk.exists(DIFFERS_FILE)? {
-        return Ok(None);
-    }
-    let file = disk.open(DIFFERS_FILE)?;
-    let mut text = vec![0; file.length()?.min(20) as usize];
-    file.read_exact_at(0, &mut text)?;
-    // Whatever is in it: that it is there says enough.
-    Ok(Some(String::from_utf8_lossy(&text).parse().unwrap_or(0)))
+    let noted = note::read(disk, DIFFERS_FILE)?;
+    Ok(noted.map(|index| index.parse().unwrap_or(0)))
 }
 
 /// The log, the state, and what is skipped: outlives an assembly that could not go on. All clones are the same.
@@ -96,8 +87,8 @@ impl Stores {
         })
     }
 
-    /// Why nothing can be written any more, if so. What the files hold is whole, and a new process
-    /// may go on with it; this one never does.
+    /// Why nothing can be written any more, if so: a disk failed, and a new process may go on with
+    /// what the files hold, or one of them is damaged, and none may. This one never does.
     pub fn failed(&self) -> Option<Fault> {
         let log = self.log.failure();
         let log = log.map(|error| Fault::new(Causes(&*error).to_string()));

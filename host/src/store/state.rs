@@ -140,6 +140,7 @@ impl StateStore {
             failed: watch::Sender::new(None),
             driver,
         });
+        shared.base().belongs_to(Arc::downgrade(&shared));
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let running = shared
             .driver
@@ -349,6 +350,17 @@ impl Shared {
 
     fn check_failed(&self) -> Result<(), Fault> {
         self.failed.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// The file is damaged: nothing is written to it any more, and no later process begins with it.
+    fn damaged(&self, damage: &Fault) {
+        if self.check_failed().is_err() {
+            return;
+        }
+        if let Err(error) = open::note_damage(&*self.disk, damage) {
+            tracing::error!(%error, "{FILE} is damaged, and that could not be noted");
+        }
+        self.fail(damage.clone());
     }
 
     /// From now on nothing is written.

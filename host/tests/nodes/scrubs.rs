@@ -17,10 +17,10 @@ const SCRUBBED: Duration = Duration::from_secs(900);
 /// Of the value that is damaged: found by it in the file.
 const VALUE: &str = "nobody asks for this value while it is damaged";
 
-/// Nodes that find nothing by comparing, and read their files rather than what they remember of them.
-fn tuning() -> Tuning {
+/// Nodes that read their files rather than what they remember of them.
+fn tuning(checkpoint_interval: Duration) -> Tuning {
     let mut tuning = Tuning {
-        checkpoint_interval: Duration::ZERO,
+        checkpoint_interval,
         ..Tuning::default()
     };
     tuning.state.cache_bytes = 0;
@@ -45,8 +45,9 @@ fn damage(node: &Kept) {
     });
 }
 
-async fn a_damaged_value_stops_its_node(leads: bool) {
-    let mut cluster = Keepers::form(tuning()).await;
+/// Found by the scrub, which is all there is, or by the comparison of nodes, which comes first.
+async fn a_damaged_value_stops_its_node(leads: bool, checkpoint_interval: Duration) {
+    let mut cluster = Keepers::form(tuning(checkpoint_interval)).await;
     let leader = cluster.leader().await;
     let damaged = 1 + leader % NODES;
     if leads {
@@ -72,7 +73,11 @@ async fn a_damaged_value_stops_its_node(leads: bool) {
     assert!(cluster.nodes.values().all(Kept::is_running));
 
     damage(&cluster.nodes[&damaged]);
-    tokio::time::sleep(SCRUBBED).await;
+    let found_in = match checkpoint_interval {
+        Duration::ZERO => SCRUBBED,
+        interval => 4 * interval,
+    };
+    tokio::time::sleep(found_in).await;
     assert!(!cluster.nodes[&damaged].is_running());
     let fault = cluster.nodes[&damaged].fault();
     let named = fault.message.starts_with(FILE) && fault.message.contains("damaged");
@@ -103,10 +108,22 @@ async fn a_damaged_value_stops_its_node(leads: bool) {
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_whose_file_was_damaged_behind_its_back_stops_and_names_it() {
-    a_damaged_value_stops_its_node(false).await;
+    a_damaged_value_stops_its_node(false, Duration::ZERO).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_file_was_damaged_behind_its_back_hands_over_and_names_it() {
-    a_damaged_value_stops_its_node(true).await;
+    a_damaged_value_stops_its_node(true, Duration::ZERO).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_whose_damage_a_comparison_meets_stops_and_names_it() {
+    let interval = Tuning::default().checkpoint_interval;
+    a_damaged_value_stops_its_node(false, interval).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_damage_a_comparison_meets_hands_over_and_names_it() {
+    let interval = Tuning::default().checkpoint_interval;
+    a_damaged_value_stops_its_node(true, interval).await;
 }

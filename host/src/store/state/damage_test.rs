@@ -57,6 +57,55 @@ fn damage_is_found_when_the_file_is_opened() {
     });
 }
 
+/// A fold writes anew what is beside the damage, and the file's own checksum of it is right then: what
+/// was found is noted.
+#[test]
+fn damage_that_a_reader_meets_ends_the_store_and_every_later_one() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let options = Options {
+            cache_bytes: 0,
+            ..on_request()
+        };
+        let store = open_with(&disk, GateLog::new(), options).unwrap();
+        let value = "x".repeat(500);
+        store.commit(at(1), put(&[("a", "1"), ("b", &value)]), None);
+        store.fold().await.unwrap();
+        disk.damage("state.redb", |file| {
+            let windows = file.windows(500).enumerate();
+            let found = windows.filter(|(_, window)| *window == [b'x'; 500]);
+            let places: Vec<_> = found.map(|(place, _)| place).collect();
+            places.into_iter().for_each(|place| file[place] ^= 1);
+        });
+        store.commit(at(2), put(&[("a", "2")]), None);
+        store.fold().await.unwrap();
+        assert_eq!(*store.failed().borrow(), None);
+
+        let fault = store.view().get(b"b").unwrap_err();
+        assert!(
+            fault.message.contains("damaged: the value under key \"b\""),
+            "{fault}"
+        );
+        assert_eq!(store.failed().borrow().as_ref(), Some(&fault));
+        let later = store.view().get(b"b").unwrap_err();
+        assert_eq!(later, fault, "still");
+        store.commit(at(3), put(&[("a", "3")]), None);
+        assert_eq!(store.fold().await, Err(fault));
+        assert_eq!(
+            store.durable_applied(),
+            Some(at(2)),
+            "nothing more is written"
+        );
+        store.close().await;
+
+        let error = open(&disk).unwrap_err().to_string();
+        assert!(error.starts_with("state.redb is damaged: "), "{error}");
+        assert!(error.contains("the value under key \"b\""), "{error}");
+        disk.remove("state.damaged").unwrap();
+        open(&disk).expect("redb sees nothing of it");
+    });
+}
+
 /// A key that damage hid is found by nobody who reads: the file says what it should hold.
 #[test]
 fn a_scrub_notices_what_is_not_there() {

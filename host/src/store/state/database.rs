@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use quorate_core::state::{Fault, Order, Value};
 use redb::{
@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::gaps::{Gap, Gaps};
 use super::marks::{Contents, FORMAT, Header, Progress};
 use super::scrub::Tally;
-use super::{OpenCheck, OpenError};
+use super::{OpenCheck, OpenError, Shared, lock};
 use crate::store::backend::BoxedBackend;
 use crate::store::disk::Disk;
 use crate::store::guard::{Guarded, catching};
@@ -39,6 +39,24 @@ pub(super) enum Failure {
     Damaged(String),
 }
 
+impl Failure {
+    /// Whether what the file holds is wrong, rather than the disk that would not give it.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) => true,
+            Self::Redb(error) => match &**error {
+                redb::Error::Corrupted(_) => true,
+                redb::Error::Io(error) => is_damage(error.kind()),
+                _ => false,
+            },
+        }
+    }
+
+    fn fault(&self, doing: &str) -> Fault {
+        Fault::new(format!("{FILE}: {doing}: {self}"))
+    }
+}
+
 impl<E: Into<redb::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Redb(Box::new(error.into()))
@@ -52,11 +70,6 @@ impl fmt::Display for Failure {
             Self::Damaged(what) => write!(f, "damaged: {what}"),
         }
     }
-}
-
-/// Calls into redb; its errors and panics become a fault that names the file.
-fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
-    caught(work).map_err(|failure| Fault::new(format!("{FILE}: {doing}: {failure}")))
 }
 
 fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
@@ -93,6 +106,9 @@ fn unframe<'a>(key: &[u8], framed: &'a [u8]) -> Result<(u64, &'a [u8]), Failure>
 #[derive(Debug)]
 pub(super) struct Database {
     file: Guarded<redb::Database>,
+    /// The store whose file it is, which is told of damage. None before it is in place, nor once
+    /// another one is.
+    owner: Mutex<Weak<Shared>>,
     /// After the file, so that it speaks when that is closed.
     closing: Closing,
 }
@@ -125,6 +141,7 @@ impl Database {
                 .create_with_backend(BoxedBackend(backend))?;
             Ok(Self {
                 file: Guarded::new(database),
+                owner: Mutex::default(),
                 closing: Closing(watch::Sender::new(false)),
             })
         });
@@ -137,9 +154,33 @@ impl Database {
         })
     }
 
+    /// Calls into redb; its errors and panics become a fault that names the file. Damage, whoever
+    /// meets it, ends the store.
+    fn guarded<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Fault> {
+        caught(work).map_err(|failure| {
+            let fault = failure.fault(doing);
+            if failure.is_damage() {
+                self.tell(&fault);
+            }
+            fault
+        })
+    }
+
+    /// Tells whose file it is that it is damaged.
+    fn tell(&self, damage: &Fault) {
+        let owner = lock(&self.owner).upgrade();
+        if let Some(owner) = owner {
+            owner.damaged(damage);
+        }
+    }
+
     /// What the last transaction left.
     pub(super) fn read(self: &Arc<Self>) -> Result<Base, Fault> {
-        guarded("open a view", || {
+        self.guarded("open a view", || {
             let transaction = self.file.begin_read()?;
             let data = transaction.open_table(DATA)?;
             let meta = transaction.open_table(META)?;
@@ -177,7 +218,7 @@ impl Database {
         tally: &mut Tally,
         fill: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
     ) -> Result<Base, Fault> {
-        guarded("write", || {
+        self.guarded("write", || {
             let mut transaction = self.file.begin_write()?;
             transaction.set_quick_repair(true);
             let mut writer = Writer {
@@ -312,6 +353,28 @@ impl Base {
         Some(source.database.closing.0.subscribe())
     }
 
+    /// From now on `owner` is told of damage in this file, and nobody else.
+    pub(super) fn belongs_to(&self, owner: Weak<Shared>) {
+        if let Some(source) = &self.source {
+            *lock(&source.database.owner) = owner;
+        }
+    }
+
+    /// The fault of a file that holds something else than it says, of which its owner is told.
+    pub(super) fn damage(&self, what: &str) -> Fault {
+        let fault = Fault::new(format!("{FILE}: damaged: {what}"));
+        if let Some(source) = &self.source {
+            source.database.tell(&fault);
+        }
+        fault
+    }
+
+    /// The fault of a file of whose keys `found` were read.
+    pub(super) fn incomplete(&self, found: Contents) -> Fault {
+        let (found, keys) = (found.keys, self.contents.keys);
+        self.damage(&format!("{found} keys read, not the {keys} it holds"))
+    }
+
     pub(super) fn progress(&self) -> &Progress {
         &self.header.progress
     }
@@ -320,9 +383,9 @@ impl Base {
         if self.gaps.hold_key(key) {
             return Ok(None);
         }
-        let table = &self.source()?.table;
-        guarded("get", || {
-            let Some(framed) = table.get(key)? else {
+        let source = self.source()?;
+        source.database.guarded("get", || {
+            let Some(framed) = source.table.get(key)? else {
                 return Ok(None);
             };
             let (_, value) = unframe(key, framed.value())?;
@@ -337,11 +400,12 @@ impl Base {
         end: Bound<&[u8]>,
         order: Order,
     ) -> Result<BaseRange, Fault> {
-        let table = &self.source()?.table;
-        let range = guarded("scan", || Ok(table.range::<&[u8]>((start, end))?))?;
+        let Source { table, database } = self.source()?;
+        let range = database.guarded("scan", || Ok(table.range::<&[u8]>((start, end))?))?;
         Ok(BaseRange {
             range: Guarded::new(range),
             order,
+            database: Arc::clone(database),
         })
     }
 
@@ -357,8 +421,8 @@ impl Base {
         }
         let before_start = (Bound::Unbounded, Bound::Excluded(start));
         let from_end = end.map(|end| (Bound::Included(end), Bound::Unbounded));
-        let table = &self.source()?.table;
-        let gap = guarded("scan", || {
+        let Source { table, database } = self.source()?;
+        let gap = database.guarded("scan", || {
             let neighbour = |bounds: (Bound<&[u8]>, Bound<&[u8]>), order| {
                 let mut range = table.range::<&[u8]>(bounds)?;
                 let next = match order {
@@ -395,9 +459,7 @@ impl Base {
         if found == self.contents {
             Ok(())
         } else {
-            let (found, keys) = (found.keys, self.contents.keys);
-            let message = format!("{FILE}: damaged: {found} keys read, not the {keys} it holds");
-            Err(Fault::new(message))
+            Err(self.incomplete(found))
         }
     }
 }
@@ -408,13 +470,14 @@ type RedbRange = redb::Range<'static, &'static [u8], &'static [u8]>;
 pub(super) struct BaseRange {
     range: Guarded<RedbRange>,
     order: Order,
+    database: Arc<Database>,
 }
 
 impl BaseRange {
     pub(super) fn next(&mut self) -> Result<Option<(Vec<u8>, Value)>, Fault> {
-        let range = &mut *self.range;
-        guarded("scan", || {
-            let next = match self.order {
+        let (range, order) = (&mut *self.range, self.order);
+        self.database.guarded("scan", || {
+            let next = match order {
                 Order::Ascending => range.next(),
                 Order::Descending => range.next_back(),
             };

@@ -1,7 +1,7 @@
 //! The fold loop: the one writer of `state.redb`.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quorate_core::state::Fault;
@@ -177,7 +177,10 @@ impl Folder {
             }
         }
         shared.driver.before_sync().await;
-        let outcome = write_layer(&shared, &layer, &header).map(|()| header.progress.applied);
+        // A reader may have met damage meanwhile: what is beside it stays as it was found.
+        let unharmed = shared.check_failed();
+        let outcome = unharmed.and_then(|()| write_layer(&shared, &layer, &header));
+        let outcome = outcome.map(|()| header.progress.applied);
         shared.room.notify_waiters();
         answer_all(answers, &outcome);
         if let (Some(folded), Ok(_)) = (folded, &outcome) {
@@ -223,6 +226,9 @@ impl Folder {
         let durable = shared.log.wait_durable(newest).await;
         durable.map_err(|error| log_failed(&error))?;
         shared.driver.before_sync().await;
+        // What is found in the file that goes says nothing of the one that comes.
+        shared.base().belongs_to(Weak::new());
+        shared.check_failed()?;
         let renamed = shared.disk.rename(received.file_name(), FILE);
         renamed.map_err(|error| Fault::new(format!("{FILE}: install a snapshot: {error}")))?;
         replace(&shared, received.base());
@@ -248,9 +254,13 @@ impl Folder {
 }
 
 /// Puts another state in place of the layers and the file.
-fn replace(shared: &Shared, base: Arc<Base>) {
-    *lock(&shared.scrubbed) = Tally::default();
+fn replace(shared: &Arc<Shared>, base: Arc<Base>) {
+    base.belongs_to(Arc::downgrade(shared));
+    // Held over both: a scrub never goes on in another file than it began with.
+    let mut scrubbed = lock(&shared.scrubbed);
+    *scrubbed = Tally::default();
     let replaced = shared.inner().replace(base);
+    drop(scrubbed);
     drop(replaced);
 }
 

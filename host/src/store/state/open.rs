@@ -12,8 +12,8 @@ use super::marks::{Contents, FORMAT, Header};
 use super::scrub::Tally;
 use super::stream::CHUNK_BYTES_MAX;
 use super::{receive, snapshot};
-use crate::store::Identity;
 use crate::store::disk::Disk;
+use crate::store::{Identity, note};
 
 /// How the file is checked when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,8 +43,11 @@ pub struct Options {
     pub snapshot_view_age_max: Duration,
     /// How long a spooled snapshot can be read.
     pub spool_age_max: Duration,
-    /// Bytes that writing a spool leaves free on the disk: what is replicated needs them.
+    /// Bytes that writing a spool for another node leaves free on the disk: what is replicated needs
+    /// them.
     pub spool_free_bytes_min: u64,
+    /// The same for a snapshot apart, without which the cluster goes on.
+    pub apart_free_bytes_min: u64,
     /// How long after a broken transfer its snapshot is still the current one.
     pub resume_window: Duration,
     /// Bytes per second that the scrub reads. Must not be 0.
@@ -69,7 +72,8 @@ impl Default for Options {
             check: OpenCheck::WholeFile,
             snapshot_view_age_max: Duration::from_secs(60),
             spool_age_max: Duration::from_secs(3600),
-            spool_free_bytes_min: 256 << 20,
+            spool_free_bytes_min: 64 << 20,
+            apart_free_bytes_min: 256 << 20,
             resume_window: Duration::from_secs(60),
             scrub_bytes_per_second: 4 << 20,
             chunk_bytes: CHUNK_BYTES_MAX,
@@ -146,6 +150,15 @@ impl OpenError {
     }
 }
 
+/// There once the file was found to be damaged. Without it a later process might begin with the file: a
+/// write to what is beside the damage gives the page a new checksum.
+const DAMAGED_FILE: &str = "state.damaged";
+
+/// Notes, durably, that the file is damaged.
+pub(super) fn note_damage(disk: &dyn Disk, damage: &Fault) -> io::Result<()> {
+    note::write(disk, DAMAGED_FILE, &damage.message)
+}
+
 /// Opens the file. A new one is built beside and renamed, so that an empty one is always damage.
 pub(super) fn open_base(
     disk: &dyn Disk,
@@ -154,6 +167,11 @@ pub(super) fn open_base(
 ) -> Result<Base, OpenError> {
     let from_io = |source| OpenError::Io { source };
     let damaged = |fault: Fault| OpenError::damaged(fault.message);
+    if let Some(found) = note::read(disk, DAMAGED_FILE).map_err(from_io)? {
+        return Err(OpenError::damaged(format!(
+            "an earlier process found \"{found}\", and left {DAMAGED_FILE}"
+        )));
+    }
     if !disk.exists(FILE).map_err(from_io)? {
         let name = receive::new_file_name("fresh");
         let database = Database::open(disk, &name, OpenCheck::Trusting, options.cache_bytes)?;

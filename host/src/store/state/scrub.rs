@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate_core::state::{Fault, Order};
 
-use super::database::{FILE, checksum};
+use super::database::checksum;
 use super::marks::Contents;
 use super::{Shared, StateStore, lock};
 
@@ -92,8 +92,7 @@ impl Shared {
         while let Some((key, value)) = range.next()? {
             if tally.covers(&key) || base.get(&key)?.as_ref() != Some(&value) {
                 let shown = key[..key.len().min(32)].escape_ascii();
-                let message = format!("{FILE}: damaged: key \"{shown}\" is not where it belongs");
-                return Err(Fault::new(message));
+                return Err(base.damage(&format!("key \"{shown}\" is not where it belongs")));
             }
             tally.contents.replace(None, Some(checksum(&key, &value)));
             bytes += (key.len() + value.len()) as u64;
@@ -105,8 +104,6 @@ impl Shared {
         if tally.contents == base.contents {
             return Ok(Piece::End);
         }
-        let (found, keys) = (tally.contents.keys, base.contents.keys);
-        let message = format!("{FILE}: damaged: {found} keys read, not the {keys} it holds");
-        Err(Fault::new(message))
+        Err(base.incomplete(tally.contents))
     }
 }

@@ -69,8 +69,12 @@ struct Inner {
     options: Options,
     driver: Driver,
     disk: Arc<dyn Disk>,
+    /// Bytes that its spool leaves free on the disk.
+    free_bytes_min: u64,
     content: Mutex<Content>,
     transfers: Mutex<Transfers>,
+    /// When there was no room for its spool, and what was free.
+    no_room: Mutex<Option<(Instant, u64)>>,
     /// Held while the spool is written.
     spooling: tokio::sync::Mutex<()>,
 }
@@ -116,7 +120,7 @@ impl Drop for Spool {
 }
 
 impl Snapshot {
-    fn new(shared: &Shared, base: Arc<Base>, position: LogPosition) -> Self {
+    fn new(shared: &Shared, base: Arc<Base>, position: LogPosition, free_bytes_min: u64) -> Self {
         let id = u64::from_be_bytes(shared.driver.random());
         Self(Arc::new(Inner {
             id: format!("{}-{}-{id:016x}", position.term, position.index),
@@ -127,8 +131,10 @@ impl Snapshot {
             options: shared.options.clone(),
             driver: shared.driver.clone(),
             disk: shared.disk.clone(),
+            free_bytes_min,
             content: Mutex::new(Content::View(base)),
             transfers: Mutex::default(),
+            no_room: Mutex::default(),
             spooling: tokio::sync::Mutex::default(),
         }))
     }
@@ -151,8 +157,9 @@ impl Snapshot {
     /// Begins a transfer; the first writes the whole snapshot to the spool file. Cancel-safe.
     ///
     /// # Errors
-    /// [`SnapshotError::Expired`], or a fault if the file is damaged or the disk fails (which leaves
-    /// the snapshot as it was).
+    /// [`SnapshotError::Expired`]; [`SnapshotError::NoRoom`], and then for a while at once, since each
+    /// attempt writes as much as there is room for; a fault if the file is damaged or the disk fails
+    /// (which leaves the snapshot as it was).
     pub async fn open(&self) -> Result<SnapshotReader, SnapshotError> {
         let transfer = Transfer::begin(self.clone());
         let _spooling = self.0.spooling.lock().await;
@@ -161,6 +168,7 @@ impl Snapshot {
             Content::Expired => return Err(self.expired()),
             Content::Spool(spool) => spool,
             Content::View(base) => {
+                self.0.worth_writing()?;
                 let snapshot = self.0.clone();
                 let write = move || snapshot.write_spool(&base);
                 let spool = Arc::new(self.0.driver.blocking(write).await?);
@@ -255,11 +263,25 @@ impl Inner {
         }
         let failed = |error| Fault::new(format!("look at the disk: {error}"));
         let free = self.disk.free_bytes().map_err(failed)?;
-        let kept = self.options.spool_free_bytes_min;
+        let kept = self.free_bytes_min;
         if free < kept {
+            tracing::warn!(id = self.id, free, kept, "no room for a snapshot");
+            *lock(&self.no_room) = Some((self.driver.now(), free));
             return Err(SnapshotError::NoRoom { free, kept });
         }
         Ok(())
+    }
+
+    /// Whether there may be room again.
+    fn worth_writing(&self) -> Result<(), SnapshotError> {
+        let window = self.options.resume_window;
+        match *lock(&self.no_room) {
+            Some((at, free)) if self.driver.now() < at + window => Err(SnapshotError::NoRoom {
+                free,
+                kept: self.free_bytes_min,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn write_stream(&self, base: &Base, file: &mut dyn DiskFile) -> Result<u64, SnapshotError> {
@@ -408,8 +430,8 @@ impl Snapshots {
 }
 
 impl Shared {
-    fn issue(&self, base: Arc<Base>, position: LogPosition) -> Snapshot {
-        let snapshot = Snapshot::new(self, base, position);
+    fn issue(&self, base: Arc<Base>, position: LogPosition, free_bytes_min: u64) -> Snapshot {
+        let snapshot = Snapshot::new(self, base, position, free_bytes_min);
         let mut out = lock(&self.snapshots.out);
         out.push(Arc::downgrade(&snapshot.0));
         drop(out);
@@ -471,7 +493,8 @@ impl StateStore {
         self.fold().await?;
         let base = self.shared.base();
         let position = base.progress().applied;
-        Ok(position.map(|position| self.shared.issue(base, position)))
+        let kept = self.shared.options.apart_free_bytes_min;
+        Ok(position.map(|position| self.shared.issue(base, position, kept)))
     }
 
     /// The position of the current snapshot while a transfer of it goes on or may be resumed: the
@@ -489,11 +512,12 @@ impl StateStore {
         let base = shared.base();
         let position = base.progress().applied?;
         let now = shared.driver.now();
+        let kept = shared.options.spool_free_bytes_min;
         let in_use = current.as_ref().filter(|snapshot| snapshot.is_held(now));
         match (in_use, prefer) {
             (Some(snapshot), Prefer::Held) => return Some(snapshot.clone()),
             (Some(snapshot), Prefer::Newest) if snapshot.position() != position => {
-                return Some(shared.issue(base, position));
+                return Some(shared.issue(base, position, kept));
             }
             _ => {}
         }
@@ -501,7 +525,7 @@ impl StateStore {
             .as_ref()
             .filter(|snapshot| snapshot.position() == position && snapshot.0.expire(now));
         let snapshot = same.cloned();
-        let snapshot = snapshot.unwrap_or_else(|| shared.issue(base, position));
+        let snapshot = snapshot.unwrap_or_else(|| shared.issue(base, position, kept));
         *current = Some(snapshot.clone());
         Some(snapshot)
     }

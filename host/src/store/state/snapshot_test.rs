@@ -389,7 +389,8 @@ fn a_damaged_value_is_never_sent() {
             text.contains("state.redb") && text.contains("long"),
             "{text}"
         );
-        assert_eq!(names(&disk), ["state.redb"]);
+        assert_eq!(names(&disk), ["state.damaged", "state.redb"]);
+        assert!(store.failed().borrow().is_some());
         let fault = store.view().get(b"long").unwrap_err();
         assert!(fault.message.contains("long"), "{fault}");
         assert!(store.scrub().await.is_err());

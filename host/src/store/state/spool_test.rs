@@ -57,6 +57,37 @@ fn the_snapshot_in_use_stays_the_current_one() {
     });
 }
 
+/// Whoever lacks the log asks again at once, and again, and each attempt would fill what is free.
+#[test]
+fn a_spool_that_there_is_no_room_for_is_not_begun_again_at_once() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        let large = "x".repeat(5 << 20);
+        store.commit(at(1), put(&[("a", &large), ("b", &large)]), None);
+        let snapshot = store.build_snapshot().await.unwrap().unwrap();
+        let used = disk.contents("state.redb").unwrap().len() as u64;
+        let kept = store.shared.options.spool_free_bytes_min;
+        disk.limit_bytes(Some(used + kept + 1));
+        let no_room = |refused: SnapshotError| match refused {
+            SnapshotError::NoRoom { free, .. } => free,
+            other => panic!("{other}"),
+        };
+        let free = no_room(snapshot.open().await.unwrap_err());
+        assert!(free < kept, "it was begun");
+        assert_eq!(names(&disk), ["state.redb"]);
+
+        disk.limit_bytes(None);
+        let driver = &store.shared.driver;
+        driver.sleep(Duration::from_secs(50)).await;
+        let snapshot = store.current_snapshot().unwrap();
+        assert_eq!(no_room(snapshot.open().await.unwrap_err()), free);
+        driver.sleep(Duration::from_secs(11)).await;
+        let snapshot = store.current_snapshot().unwrap();
+        assert!(snapshot.open().await.is_ok());
+    });
+}
+
 #[test]
 fn readers_share_one_spool() {
     simulate(async {
