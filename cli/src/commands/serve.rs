@@ -38,7 +38,7 @@ pub(crate) fn run(source: &Source, options: &Options) -> Result<Exit, Box<Failur
                 node.shutdown().await.map_err(|error| stopped(&error.to_string()))?;
                 Ok(Exit::OK)
             }
-            // A new process may go on with files that this one cannot write.
+            // A new process may go on with files that this one cannot write; it sees whether they are sound.
             reason = node.ended() => Err(stopped(&reason.to_string())),
         }
     })

@@ -99,7 +99,7 @@ pub(super) async fn watch_disk(
 }
 
 /// Waits until the state store fails.
-async fn failed(state: &mut watch::Receiver<Option<Fault>>) -> Fault {
+pub(super) async fn failed(state: &mut watch::Receiver<Option<Fault>>) -> Fault {
     match state.wait_for(Option::is_some).await {
         Ok(failed) => failed.clone(),
         Err(_) => None,

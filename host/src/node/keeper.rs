@@ -3,7 +3,8 @@
 //! What failed decides when. A fault of the host (memory, compiler) may have passed a moment later, so
 //! it is tried again, each time after a longer pause. An operation at which apply panics will panic
 //! again: the node waits until it is told to skip it. A disk that failed is never used again: the node
-//! has ended, and a new process may go on with the files.
+//! has ended, and a new process may go on with the files. Nor is a state that is damaged, and with that
+//! none goes on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub enum Phase {
     Running(Arc<Assembly>),
     /// It takes no part, and will try again, or waits for an operator.
     Down(Fault),
-    /// Its disk failed.
+    /// Its disk failed, or its state is damaged.
     Ended(Fault),
 }
 
@@ -278,6 +279,8 @@ impl Keeping {
             biased;
             () = until(&mut self.stopping) => return None,
             _ = self.told.changed() => {}
+            // Somebody may still read what is there.
+            fault = self.stores.state_failed() => return Some(Phase::Ended(fault)),
             () = paused => {}
         }
         Some(match self.begin().await {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quorate_core::state::Fault;
 
 use super::assembly::{Environment, Error, Settings, Tuning};
+use super::housekeeping;
 use crate::causes::Causes;
 use crate::consensus::network::acknowledged::Acknowledged;
 use crate::consensus::types::{LogId, NodeId};
@@ -93,6 +94,11 @@ impl Stores {
         let log = self.log.failure();
         let log = log.map(|error| Fault::new(Causes(&*error).to_string()));
         log.or_else(|| self.state.failed().borrow().clone())
+    }
+
+    /// Waits until the state cannot be written, or is found to be damaged. Cancel-safe.
+    pub(super) async fn state_failed(&self) -> Fault {
+        housekeeping::failed(&mut self.state.failed()).await
     }
 
     /// Closes both files.

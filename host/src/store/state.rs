@@ -352,7 +352,7 @@ impl Shared {
         self.failed.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// The file is damaged: nothing is written to it any more, and no later process begins with it.
+    /// The file is damaged: no other fold begins, and a later process is told.
     fn damaged(&self, damage: &Fault) {
         if self.check_failed().is_err() {
             return;

@@ -21,7 +21,9 @@ fn a_failed_transaction_fails_the_store_and_changes_nothing() {
             store.commit(at(2), put(&[("a", "2"), ("b", "2")]), None);
             disk.arm(Some(DiskFault::Change(change)));
             let failed = store.fold().await.is_err();
-            assert_eq!(store.failed().borrow().is_some(), failed);
+            let fault = store.failed().borrow().clone();
+            assert_eq!(fault.is_some(), failed);
+            assert!(fault.is_none_or(|fault| !fault.message.contains("damaged")));
             assert_eq!(value_of(&*store.view(), "a").as_deref(), Some("2"));
             store.close().await;
             disk.lose_power(&mut |_| 0);
@@ -103,6 +105,27 @@ fn damage_that_a_reader_meets_ends_the_store_and_every_later_one() {
         assert!(error.contains("the value under key \"b\""), "{error}");
         disk.remove("state.damaged").unwrap();
         open(&disk).expect("redb sees nothing of it");
+    });
+}
+
+/// Whoever found it may have read wrong.
+#[test]
+fn a_file_that_was_noted_and_is_sound_is_gone_on_with() {
+    simulate(async {
+        let disk = MemoryDisk::new();
+        let store = open(&disk).unwrap();
+        store.commit(at(1), put(&[("a", "1")]), None);
+        store.fold().await.unwrap();
+        store.shared.base().damage("a cosmic ray");
+        assert!(disk.exists("state.damaged").unwrap());
+        assert!(store.fold().await.is_ok(), "there is nothing to write");
+        store.commit(at(2), put(&[("a", "2")]), None);
+        let fault = store.fold().await.unwrap_err();
+        assert!(fault.message.ends_with("a cosmic ray"), "{fault}");
+        store.close().await;
+        let store = open(&disk).unwrap();
+        assert!(!disk.exists("state.damaged").unwrap());
+        assert_eq!(value_of(&*store.view(), "a").as_deref(), Some("1"));
     });
 }
 

@@ -172,8 +172,9 @@ impl Database {
 
     /// Tells whose file it is that it is damaged.
     fn tell(&self, damage: &Fault) {
-        let owner = lock(&self.owner).upgrade();
-        if let Some(owner) = owner {
+        // Held until all is said: an install waits for it, and sees that the store has failed.
+        let owner = lock(&self.owner);
+        if let Some(owner) = owner.upgrade() {
             owner.damaged(damage);
         }
     }

@@ -177,10 +177,7 @@ impl Folder {
             }
         }
         shared.driver.before_sync().await;
-        // A reader may have met damage meanwhile: what is beside it stays as it was found.
-        let unharmed = shared.check_failed();
-        let outcome = unharmed.and_then(|()| write_layer(&shared, &layer, &header));
-        let outcome = outcome.map(|()| header.progress.applied);
+        let outcome = write_layer(&shared, &layer, &header).map(|()| header.progress.applied);
         shared.room.notify_waiters();
         answer_all(answers, &outcome);
         if let (Some(folded), Ok(_)) = (folded, &outcome) {
@@ -279,6 +276,8 @@ fn answer_all(answers: Vec<FoldAnswer>, outcome: &Result<Option<LogPosition>, Fa
 /// active layer in place of it.
 fn write_layer(shared: &Shared, layer: &Layer, header: &Header) -> Result<(), Fault> {
     let mut scrubbed = lock(&shared.scrubbed);
+    // Somebody may have met damage meanwhile: what is beside it stays as it was found.
+    shared.check_failed()?;
     let base = shared.base();
     let database = base.database()?;
     let written = database.write(base.contents, header, &mut scrubbed, |writer| {
@@ -286,7 +285,9 @@ fn write_layer(shared: &Shared, layer: &Layer, header: &Header) -> Result<(), Fa
             Some(value) => writer.put(key, &shared.options.stored(key, value)),
             None => writer.delete(key),
         })
-    })?;
+    });
+    // What a pass counted of a transaction that failed is wrong.
+    let written = written.inspect_err(|_| *scrubbed = Tally::default())?;
     let folded = shared.inner().thaw(Arc::new(written));
     drop(folded);
     Ok(())

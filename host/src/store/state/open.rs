@@ -43,11 +43,8 @@ pub struct Options {
     pub snapshot_view_age_max: Duration,
     /// How long a spooled snapshot can be read.
     pub spool_age_max: Duration,
-    /// Bytes that writing a spool for another node leaves free on the disk: what is replicated needs
-    /// them.
+    /// Bytes that writing a spool leaves free on the disk: what is replicated needs them.
     pub spool_free_bytes_min: u64,
-    /// The same for a snapshot apart, without which the cluster goes on.
-    pub apart_free_bytes_min: u64,
     /// How long after a broken transfer its snapshot is still the current one.
     pub resume_window: Duration,
     /// Bytes per second that the scrub reads. Must not be 0.
@@ -72,8 +69,7 @@ impl Default for Options {
             check: OpenCheck::WholeFile,
             snapshot_view_age_max: Duration::from_secs(60),
             spool_age_max: Duration::from_secs(3600),
-            spool_free_bytes_min: 64 << 20,
-            apart_free_bytes_min: 256 << 20,
+            spool_free_bytes_min: 256 << 20,
             resume_window: Duration::from_secs(60),
             scrub_bytes_per_second: 4 << 20,
             chunk_bytes: CHUNK_BYTES_MAX,
@@ -151,7 +147,7 @@ impl OpenError {
 }
 
 /// There once the file was found to be damaged. Without it a later process might begin with the file: a
-/// write to what is beside the damage gives the page a new checksum.
+/// write to what is beside the damage gives the page a new checksum, and redb finds it right.
 const DAMAGED_FILE: &str = "state.damaged";
 
 /// Notes, durably, that the file is damaged.
@@ -167,11 +163,6 @@ pub(super) fn open_base(
 ) -> Result<Base, OpenError> {
     let from_io = |source| OpenError::Io { source };
     let damaged = |fault: Fault| OpenError::damaged(fault.message);
-    if let Some(found) = note::read(disk, DAMAGED_FILE).map_err(from_io)? {
-        return Err(OpenError::damaged(format!(
-            "an earlier process found \"{found}\", and left {DAMAGED_FILE}"
-        )));
-    }
     if !disk.exists(FILE).map_err(from_io)? {
         let name = receive::new_file_name("fresh");
         let database = Database::open(disk, &name, OpenCheck::Trusting, options.cache_bytes)?;
@@ -186,7 +177,12 @@ pub(super) fn open_base(
         disk.rename(&name, FILE).map_err(from_io)?;
         return Ok(base);
     }
-    let database = Database::open(disk, FILE, options.check, options.cache_bytes)?;
+    let noted = note::read(disk, DAMAGED_FILE).map_err(from_io)?;
+    let check = match noted {
+        Some(_) => OpenCheck::WholeFile,
+        None => options.check,
+    };
+    let database = Database::open(disk, FILE, check, options.cache_bytes)?;
     let base = Arc::new(database).read().map_err(damaged)?;
     if base.header.format != FORMAT {
         let found = base.header.format;
@@ -197,7 +193,27 @@ pub(super) fn open_base(
     if !same_cluster || found.node != expected.node || found.incarnation != expected.incarnation {
         return Err(OpenError::Identity { found, expected });
     }
+    if let Some(found) = noted {
+        read_again(&base, &found)?;
+        disk.remove(DAMAGED_FILE).map_err(from_io)?;
+        tracing::warn!(
+            found,
+            "{FILE} was noted as damaged; all of it was read, and it is not"
+        );
+    }
     Ok(base)
+}
+
+/// Whether what an earlier process `found` is so: its memory may have been wrong, and not the file.
+/// Checksums of values, and their sum, tell, whatever was written beside the damage.
+fn read_again(base: &Base, found: &str) -> Result<(), OpenError> {
+    let read = base.read_all(&mut |_, _| Ok(()));
+    read.map_err(|_| {
+        OpenError::damaged(format!(
+            "an earlier process found it, and so it is: {found}; keep the data directory for those who \
+             look into it"
+        ))
+    })
 }
 
 pub(super) fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {

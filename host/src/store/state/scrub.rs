@@ -63,6 +63,8 @@ impl StateStore {
             match self.shared.driver.blocking(read).await {
                 Ok(Piece::End) => return Ok(()),
                 Ok(Piece::Read { bytes }) => self.shared.pause_after(bytes).await,
+                // It was the file's that an install has replaced.
+                Err(_) if lock(&self.shared.scrubbed).pass != pass => return Ok(()),
                 Err(fault) => {
                     self.shared.fail(fault.clone());
                     return Err(fault);

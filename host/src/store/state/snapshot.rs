@@ -69,8 +69,6 @@ struct Inner {
     options: Options,
     driver: Driver,
     disk: Arc<dyn Disk>,
-    /// Bytes that its spool leaves free on the disk.
-    free_bytes_min: u64,
     content: Mutex<Content>,
     transfers: Mutex<Transfers>,
     /// When there was no room for its spool, and what was free.
@@ -120,7 +118,7 @@ impl Drop for Spool {
 }
 
 impl Snapshot {
-    fn new(shared: &Shared, base: Arc<Base>, position: LogPosition, free_bytes_min: u64) -> Self {
+    fn new(shared: &Shared, base: Arc<Base>, position: LogPosition) -> Self {
         let id = u64::from_be_bytes(shared.driver.random());
         Self(Arc::new(Inner {
             id: format!("{}-{}-{id:016x}", position.term, position.index),
@@ -131,7 +129,6 @@ impl Snapshot {
             options: shared.options.clone(),
             driver: shared.driver.clone(),
             disk: shared.disk.clone(),
-            free_bytes_min,
             content: Mutex::new(Content::View(base)),
             transfers: Mutex::default(),
             no_room: Mutex::default(),
@@ -263,7 +260,7 @@ impl Inner {
         }
         let failed = |error| Fault::new(format!("look at the disk: {error}"));
         let free = self.disk.free_bytes().map_err(failed)?;
-        let kept = self.free_bytes_min;
+        let kept = self.options.spool_free_bytes_min;
         if free < kept {
             tracing::warn!(id = self.id, free, kept, "no room for a snapshot");
             *lock(&self.no_room) = Some((self.driver.now(), free));
@@ -278,7 +275,7 @@ impl Inner {
         match *lock(&self.no_room) {
             Some((at, free)) if self.driver.now() < at + window => Err(SnapshotError::NoRoom {
                 free,
-                kept: self.free_bytes_min,
+                kept: self.options.spool_free_bytes_min,
             }),
             _ => Ok(()),
         }
@@ -430,8 +427,8 @@ impl Snapshots {
 }
 
 impl Shared {
-    fn issue(&self, base: Arc<Base>, position: LogPosition, free_bytes_min: u64) -> Snapshot {
-        let snapshot = Snapshot::new(self, base, position, free_bytes_min);
+    fn issue(&self, base: Arc<Base>, position: LogPosition) -> Snapshot {
+        let snapshot = Snapshot::new(self, base, position);
         let mut out = lock(&self.snapshots.out);
         out.push(Arc::downgrade(&snapshot.0));
         drop(out);
@@ -493,8 +490,7 @@ impl StateStore {
         self.fold().await?;
         let base = self.shared.base();
         let position = base.progress().applied;
-        let kept = self.shared.options.apart_free_bytes_min;
-        Ok(position.map(|position| self.shared.issue(base, position, kept)))
+        Ok(position.map(|position| self.shared.issue(base, position)))
     }
 
     /// The position of the current snapshot while a transfer of it goes on or may be resumed: the
@@ -512,12 +508,11 @@ impl StateStore {
         let base = shared.base();
         let position = base.progress().applied?;
         let now = shared.driver.now();
-        let kept = shared.options.spool_free_bytes_min;
         let in_use = current.as_ref().filter(|snapshot| snapshot.is_held(now));
         match (in_use, prefer) {
             (Some(snapshot), Prefer::Held) => return Some(snapshot.clone()),
             (Some(snapshot), Prefer::Newest) if snapshot.position() != position => {
-                return Some(shared.issue(base, position, kept));
+                return Some(shared.issue(base, position));
             }
             _ => {}
         }
@@ -525,7 +520,7 @@ impl StateStore {
             .as_ref()
             .filter(|snapshot| snapshot.position() == position && snapshot.0.expire(now));
         let snapshot = same.cloned();
-        let snapshot = snapshot.unwrap_or_else(|| shared.issue(base, position, kept));
+        let snapshot = snapshot.unwrap_or_else(|| shared.issue(base, position));
         *current = Some(snapshot.clone());
         Some(snapshot)
     }
