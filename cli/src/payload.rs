@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use quorate_host::admin::{PayloadKind, ViewAnswer, ViewRequest, hex, unhex};
+use quorate_host::admin::{ARGUMENT_BYTES_MAX, PayloadKind, ViewAnswer, ViewRequest, hex, unhex};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -92,12 +92,21 @@ impl Given {
 /// What is handed to a module as it is: text, or a file's bytes after `@`.
 pub(crate) fn handed(given: Option<&str>) -> Result<Vec<u8>, Box<Failure>> {
     let given = given.unwrap_or_default();
-    let Some(path) = given.strip_prefix('@') else {
-        return Ok(given.as_bytes().to_vec());
+    let argument = match given.strip_prefix('@') {
+        None => given.as_bytes().to_vec(),
+        Some(path) => {
+            let file = File::open(path)
+                .map_err(|error| Failure::input(format!("cannot read {path}: {error}")))?;
+            read(file, path)?
+        }
     };
-    let file =
-        File::open(path).map_err(|error| Failure::input(format!("cannot read {path}: {error}")))?;
-    read(file, path)
+    match argument.len() > ARGUMENT_BYTES_MAX {
+        true => Err(Failure::input(format!(
+            "the argument is longer than {} KiB",
+            ARGUMENT_BYTES_MAX >> 10
+        ))),
+        false => Ok(argument),
+    }
 }
 
 fn text(source: impl Read, name: &str) -> Result<String, Box<Failure>> {

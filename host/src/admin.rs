@@ -47,9 +47,9 @@ pub use api::{
 };
 pub use limits::{LimitChanges, LimitInForce, LimitsError, LimitsInForce};
 pub use modules::{
-    Difference, KeptModule, ModuleActivation, ModuleInForce, ModuleLine, ModuleLines,
-    ModuleMigration, ModuleOverview, ModulePlan, ModuleRefused, ModuleSource, ModuleUploaded,
-    ModuleWish, PlannedMigration, PlannedReplay, module_hash,
+    ARGUMENT_BYTES_MAX, Difference, KeptModule, ModuleActivation, ModuleInForce, ModuleLine,
+    ModuleLines, ModuleMigration, ModuleOverview, ModulePlan, ModuleRefused, ModuleSource,
+    ModuleUploaded, ModuleWish, PlannedMigration, PlannedReplay, module_hash,
 };
 pub use repair::{Extent, Poison, Skip, SkipRefused};
 pub use server::{Admin, CONNECTIONS_MAX};

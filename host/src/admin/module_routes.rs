@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::modules::{
-    ModuleInForce, ModuleLines, ModuleOverview, ModulePlan, ModuleSource, ModuleUploaded,
-    ModuleWish, module_hash,
+    ARGUMENT_BYTES_MAX, ModuleInForce, ModuleLines, ModuleOverview, ModulePlan, ModuleSource,
+    ModuleUploaded, ModuleWish, module_hash,
 };
 use super::routes::{Context, Failure, failure, invalid};
 use super::unhex;
@@ -24,8 +24,6 @@ use crate::modules::{Error, Mode, Quorum, Selection, Wish};
 
 /// Longest that a request waits: for nodes to get ready, or for a line.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Longest argument of a migration or an init.
-const ARGUMENT_BYTES_MAX: usize = 64 << 10;
 /// Lines in one answer at most.
 const LINES_MAX: usize = 1000;
 

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::api::text;
 use crate::modules::{Error, Mode, Selection, Wish};
 
+/// Longest argument of a migration or an init, in bytes.
+pub const ARGUMENT_BYTES_MAX: usize = 64 << 10;
+
 /// What the admin listener asks about modules: the node.
 pub trait ModuleSource: Send + Sync {
     /// What is kept, in force, and was.

@@ -467,8 +467,8 @@ async fn a_migration_and_its_plan_are_handed_an_argument() {
     assert_eq!(rolled_back["version"], json!("1.0.0"));
     let long = files.of("long", &[0x78; (64 << 10) + 1]);
     let long = format!("@{long}");
-    let refused = run(&cluster, &["module", "deploy", &told, "--argument", &long]);
-    assert!(!refused.status.success());
+    let long = ["module", "deploy", &told, "--argument", &long];
+    assert_fails(&run(&cluster, &long), 2, "invalid-input");
     let absent = ["module", "deploy", &told, "--argument", "@/nowhere/x"];
     assert_fails(&run(&cluster, &absent), 2, "invalid-input");
 }
