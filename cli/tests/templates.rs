@@ -2,8 +2,8 @@
 //!
 //! All of them share one output folder, which is kept, so that dependencies are compiled once. Cargo runs offline, with
 //! the versions of the workspace's Cargo.lock, which are fetched before: to build the workspace does not bring those that
-//! only a module needs. Where there is no compiler for modules, building them is skipped, by name; `cargo xtask modules` or `quorate module build` sets
-//! one up.
+//! only a module needs. Where there is no compiler for modules, building them is skipped, by name; `cargo xtask modules` or
+//! `quorate module build` sets one up.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -135,13 +135,12 @@ async fn save(
     copied?;
     let path = partial.to_path_buf();
     // Of a large one both take minutes, in which the command can be interrupted.
-    let checked = spawn_blocking(move || {
+    let checked = spawn_blocking(move || -> Result<_, Why> {
         written.sync_all()?;
         let bytes = written.metadata()?.len();
         Ok((verify(&path)?, bytes))
     });
-    let checked = checked.await.map_err(io::Error::other)?;
-    let (header, bytes) = checked.map_err(|why: Why| why)?;
+    let (header, bytes) = checked.await.map_err(io::Error::other)??;
     partial.persist(file).map_err(|failed| failed.error)?;
     // The name too is there after a loss of power.
     let synced = File::open(folder).and_then(|folder| folder.sync_all());

@@ -3,8 +3,8 @@
 //! What failed decides when. A fault of the host (memory, compiler) may have passed a moment later, so
 //! it is tried again, each time after a longer pause. An operation at which apply panics will panic
 //! again: the node waits until it is told to skip it. A disk that failed is never used again: the node
-//! has ended, and a new process may go on with the files. Nor is a state that is damaged, and with that
-//! none goes on.
+//! has ended, and a new process may go on with the files. Nor is a state that was found damaged:
+//! a new process goes on only if all of it reads right.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

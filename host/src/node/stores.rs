@@ -89,7 +89,8 @@ impl Stores {
     }
 
     /// Why nothing can be written any more, if so: a disk failed, and a new process may go on with
-    /// what the files hold, or one of them is damaged, and none may. This one never does.
+    /// what the files hold, or the state was found damaged, and one may only if all of it reads right.
+    /// This one never does.
     pub fn failed(&self) -> Option<Fault> {
         let log = self.log.failure();
         let log = log.map(|error| Fault::new(Causes(&*error).to_string()));
